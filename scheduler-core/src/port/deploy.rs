@@ -1,0 +1,104 @@
+//! The deployer: where the workers of a pipeline come from, and how many there are.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::BoxError;
+use super::catalog::{Deployment, Replicas};
+use crate::id::PipelineId;
+use crate::name::PipelinePath;
+
+/// What a chart says about its pipeline.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ChartFacts {
+    /// The pipeline definition as JSON, if the chart carries one.
+    pub definition: Option<Bytes>,
+    /// Bounds on the number of workers, if the chart has them.
+    pub replicas: Option<Replicas>,
+}
+
+/// A pipeline whose workers are wanted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// Which.
+    pub pipeline: PipelineId,
+    /// Its name.
+    pub path: PipelinePath,
+    /// Counts its changes: a deployment of an older version is replaced.
+    pub version: u64,
+    /// Where its workers come from.
+    pub deployment: Deployment,
+}
+
+/// How a deployment fares.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rollout {
+    /// What is going on.
+    pub phase: RolloutPhase,
+    /// How many workers are wanted now.
+    pub wanted: u32,
+    /// How many of them run.
+    pub ready: u32,
+    /// What went wrong last, for people; empty if nothing did.
+    pub problem: String,
+}
+
+/// What is going on with a deployment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RolloutPhase {
+    /// It has not begun.
+    Pending,
+    /// Workers are being started.
+    Deploying,
+    /// As many workers run as are wanted.
+    Ready,
+    /// It will not come up as it is.
+    Failed,
+}
+
+/// Brings workers to life.
+///
+/// # Contract
+///
+/// - [`apply`](Self::apply) says what is wanted and returns; progress is seen by [`rollout`](Self::rollout). Repeating it is safe.
+/// - After [`remove`](Self::remove) answers, no worker of the pipeline is running. Removing what does not exist succeeds.
+/// - After a restart of the node the driver applies every pipeline again; workers that were left over are adopted or ended.
+#[async_trait]
+pub trait Deployer: fmt::Debug + Send + Sync + 'static {
+    /// Reads a chart, without deploying it.
+    async fn inspect(&self, deployment: &Deployment) -> Result<ChartFacts, DeployError>;
+
+    /// Says what is wanted.
+    async fn apply(&self, wanted: Wanted) -> Result<(), DeployError>;
+
+    /// Says how many workers are wanted now, within the deployment's bounds.
+    async fn scale(&self, pipeline: PipelineId, workers: u32) -> Result<(), DeployError>;
+
+    /// How the pipeline's deployment fares; `None` if it was never applied.
+    async fn rollout(&self, pipeline: PipelineId) -> Result<Option<Rollout>, DeployError>;
+
+    /// Ends the workers of a pipeline.
+    async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError>;
+
+    /// Ends everything that would not outlive this process.
+    async fn shutdown(&self);
+}
+
+/// Why the deployer did not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeployError {
+    /// The request is wrong; the same call will always fail.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Which field of the request.
+        field: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// Later the same call may succeed.
+    #[error("the deployer is unavailable")]
+    Unavailable(#[source] BoxError),
+}
