@@ -1,40 +1,45 @@
 //! One shell command with `{{name}}` placeholders, and how values get into it without ever becoming code.
-//!
-//! A command is read once, when the pipeline is defined, by a scanner that understands a strict subset of the shell:
-//! it knows the quoting at each placeholder and which command the surrounding word belongs to. What it does not
-//! understand, or what no quoting can make safe, is refused there and then. Commands without placeholders are not
-//! read at all: they may use everything their shell offers.
-//!
-//! # What is promised
-//!
-//! In `sh` (dash, busybox ash) and in bash, a value arrives unchanged, as one word or as a part of the one word its
-//! placeholder stands in. It is never split, expanded, run, or taken for an option of the tool.
-//!
-//! # What is refused
-//!
-//! Placeholders in backticks, arithmetic, `${…}`, here-documents, comments and `[[ … ]]`; as (part of) the name of a
-//! command or an option; in what the shell or another interpreter takes for code (`sh -c "… {{x}} …"`, `eval`,
-//! `awk`/`sed`/`python -c` scripts, `ssh`). Together with any placeholder: `case`, functions, `eval`, commands whose
-//! name is an expansion, interpreters that read their script from standard input.
-//!
-//! For code that needs a value, hand it over as an argument: `sh -c 'convert "$1" out.png' sh {{picture}}`.
-//!
-//! # What cannot be promised
-//!
-//! A tool may treat a plain argument as code or as a path (`tar --to-command={{x}}`, `cat {{file}}`); and once the
-//! author has stored a value in a shell variable, an unquoted `$variable` is split by the shell as ever. Restrict
-//! such values with the pipeline's parameter schema.
 
 mod command;
 mod error;
+mod interpreter;
 mod scan;
+mod word;
 
 use std::fmt;
 
 pub use self::error::{TemplateError, TemplateProblem};
 use crate::params::{ParamError, Params};
 
-/// A command, read and found safe to fill in.
+/// Linux gives a program no single argument longer than this, and the command is one argument of the shell.
+pub const MAX_RENDERED_BYTES: usize = 128 * 1024 - 1;
+
+/// One shell command with `{{name}}` placeholders, read and found safe to fill in.
+///
+/// A command is read once, when the pipeline is defined, by a scanner that understands a strict subset of the shell:
+/// it knows the quoting at each placeholder and which command the surrounding word belongs to. What it does not
+/// understand, or what no quoting can make safe, is refused there and then. Commands without placeholders are not
+/// read at all: they may use everything their shell offers.
+///
+/// # What is promised
+///
+/// In `sh` (dash, busybox ash) and in bash, a value arrives unchanged, as one word or as a part of the one word its
+/// placeholder stands in. It is never split, expanded, run, or taken for an option of the tool.
+///
+/// # What is refused
+///
+/// Placeholders in backticks, arithmetic, `${…}`, here-documents, comments and `[[ … ]]`; as (part of) the name of a
+/// command or an option; in what the shell or another interpreter takes for code (`sh -c "… {{x}} …"`, `eval`,
+/// `awk`/`sed`/`python -c` scripts, `ssh`). Together with any placeholder: `case`, functions, `eval`, commands whose
+/// name is an expansion, interpreters that read their script from standard input.
+///
+/// For code that needs a value, hand it over as an argument: `sh -c 'convert "$1" out.png' sh {{picture}}`.
+///
+/// # What cannot be promised
+///
+/// A tool may treat a plain argument as code or as a path (`tar --to-command={{x}}`, `cat {{file}}`); and once the
+/// author has stored a value in a shell variable, an unquoted `$variable` is split by the shell as ever. Restrict
+/// such values with the pipeline's parameter schema.
 #[derive(Clone)]
 pub struct Template {
     source: Box<str>,
@@ -71,8 +76,15 @@ impl Template {
         if let Some(at) = source.find('\0') {
             return Err(TemplateError::new(source, at, TemplateProblem::Nul));
         }
-        let placeholders = if source.contains("{{") { scan::placeholders(source)? } else { Vec::new() };
-        Ok(Self { source: source.into(), placeholders: placeholders.into() })
+        let placeholders = if source.contains("{{") {
+            scan::placeholders(source)?
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            source: source.into(),
+            placeholders: placeholders.into(),
+        })
     }
 
     /// The command as it was written.
@@ -89,8 +101,8 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// A parameter is missing, holds a NUL character (no program can be given one), or begins with `-` where the tool
-    /// would take it for an option.
+    /// A parameter is missing, holds a NUL character (no program can be given one), begins with `-` where the tool
+    /// would take it for an option, or makes the command longer than [`MAX_RENDERED_BYTES`].
     pub fn render(&self, params: &Params) -> Result<String, ParamError> {
         let mut out = String::with_capacity(self.source.len() + 16 * self.placeholders.len());
         let mut copied = 0;
@@ -98,19 +110,20 @@ impl Template {
             out.push_str(&self.source[copied..placeholder.start]);
             copied = placeholder.end;
             let value = placeholder.value(params)?;
+            if out.len() + value.len() > MAX_RENDERED_BYTES {
+                return Err(ParamError::CommandTooLong {
+                    name: placeholder.name.to_string(),
+                });
+            }
             placeholder.place.quote(&value, &mut out);
         }
         out.push_str(&self.source[copied..]);
-        Ok(out)
-    }
-
-    /// Whether [`Template::render`] would succeed, without building the command.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Template::render`].
-    pub fn check(&self, params: &Params) -> Result<(), ParamError> {
-        self.placeholders.iter().try_for_each(|placeholder| placeholder.value(params).map(drop))
+        match self.placeholders.last() {
+            Some(last) if out.len() > MAX_RENDERED_BYTES => Err(ParamError::CommandTooLong {
+                name: last.name.to_string(),
+            }),
+            _ => Ok(out),
+        }
     }
 }
 
@@ -132,7 +145,9 @@ impl Placeholder {
     fn value<'a>(&self, params: &'a Params) -> Result<std::borrow::Cow<'a, str>, ParamError> {
         let text = params.text(&self.name)?;
         if self.opens_argument && reads_as_option(&text) && !params.may_open_with_dash(&self.name) {
-            return Err(ParamError::LeadingDash { name: self.name.to_string() });
+            return Err(ParamError::LeadingDash {
+                name: self.name.to_string(),
+            });
         }
         Ok(text)
     }

@@ -3,7 +3,8 @@
 //! It is deliberately narrower than any shell: the safety of every value depends on it agreeing with dash and bash, so
 //! whatever those two read differently is refused.
 
-use super::command::{self, Command, Word};
+use super::command::Command;
+use super::word::Word;
 use super::{Place, Placeholder, TemplateError, TemplateProblem};
 
 /// `$(…)` and `(…)` inside each other, at most.
@@ -11,7 +12,12 @@ const MAX_DEPTH: usize = 16;
 
 /// Finds the placeholders of a command and the quoting each needs.
 pub(super) fn placeholders(source: &str) -> Result<Vec<Placeholder>, TemplateError> {
-    let mut scanner = Scanner { source, at: 0, depth: 0, found: Vec::new() };
+    let mut scanner = Scanner {
+        source,
+        at: 0,
+        depth: 0,
+        found: Vec::new(),
+    };
     scanner.list(false)?;
     Ok(scanner.found)
 }
@@ -44,7 +50,9 @@ impl<'a> Scanner<'a> {
                 break;
             };
             match c {
-                ';' if self.rest().starts_with(";;") => return self.refuse(at, TemplateProblem::Unsupported("`;;`")),
+                ';' if self.rest().starts_with(";;") => {
+                    return self.refuse(at, TemplateProblem::Unsupported("`;;`"));
+                }
                 '\n' | ';' | '&' | '|' => {
                     self.end(&mut command)?;
                     self.bump();
@@ -61,7 +69,9 @@ impl<'a> Scanner<'a> {
                     let word = self.word()?;
                     let number_of_redirection = word.is_number() && matches!(self.peek(), Some('<' | '>'));
                     if !number_of_redirection {
-                        command.push(word).map_err(|(at, problem)| self.error(at, problem))?;
+                        command
+                            .push(word)
+                            .map_err(|(at, problem)| self.error(at, problem))?;
                     }
                 }
             }
@@ -72,8 +82,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn end(&mut self, command: &mut Command) -> Scan {
-        let words = std::mem::take(command).into_words();
-        command::check(&words, &mut self.found).map_err(|(at, problem)| self.error(at, problem))
+        let command = std::mem::take(command);
+        command
+            .check(&mut self.found)
+            .map_err(|(at, problem)| self.error(at, problem))
     }
 
     fn subshell(&mut self, command: &Command) -> Scan {
@@ -104,21 +116,25 @@ impl<'a> Scanner<'a> {
             return self.refuse(at, TemplateProblem::Unsupported("a here-document (`<<`)"));
         }
         let duplicates = rest.starts_with(">&") || rest.starts_with("<&");
-        let length = if duplicates || [">>", ">|", "<>"].iter().any(|op| rest.starts_with(op)) { 2 } else { 1 };
+        let length = if duplicates || [">>", ">|", "<>"].iter().any(|op| rest.starts_with(op)) {
+            2
+        } else {
+            1
+        };
         self.at += length;
         if matches!(self.peek(), Some('(')) {
             return self.refuse(at, TemplateProblem::Unsupported("`<(` or `>(`"));
         }
         self.blanks()?;
-        if matches!(self.peek(), None | Some('\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')' | '#')) {
+        if matches!(
+            self.peek(),
+            None | Some('\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')' | '#')
+        ) {
             return self.refuse(at, TemplateProblem::Unsupported("a redirection without a file"));
         }
         let target = self.word()?;
         if duplicates && target.has_placeholder() {
             return self.refuse(target.at, TemplateProblem::PlaceholderIn("`>&` or `<&`"));
-        }
-        for index in target.placeholders {
-            self.found[index].opens_argument = false;
         }
         Ok(())
     }
@@ -153,7 +169,9 @@ impl<'a> Scanner<'a> {
             None => self.refuse(at, TemplateProblem::Unsupported("`\\` as its last character")),
             // Shells differ in where they join lines; between words they agree, and `blanks` takes those.
             Some('\n') => self.refuse(at, TemplateProblem::Unsupported("a line joined within a word")),
-            Some('{') if self.rest().starts_with("{{") => self.refuse(at, TemplateProblem::PlaceholderAfter('\\')),
+            Some('{') if self.rest().starts_with("{{") => {
+                self.refuse(at, TemplateProblem::PlaceholderAfter('\\'))
+            }
             Some(c) => {
                 self.bump();
                 word.push_quoted(c);
@@ -170,7 +188,9 @@ impl<'a> Scanner<'a> {
             match self.peek() {
                 None => return self.refuse(opened, TemplateProblem::Unclosed("a single quote")),
                 Some('\'') => break,
-                Some('{') if self.rest().starts_with("{{") => self.placeholder(word, Place::InSingleQuotes)?,
+                Some('{') if self.rest().starts_with("{{") => {
+                    self.placeholder(word, Place::InSingleQuotes)?
+                }
                 Some(c) => {
                     self.bump();
                     word.push_quoted(c);
@@ -209,7 +229,9 @@ impl<'a> Scanner<'a> {
                 }
                 Some('`') => self.backticks(word)?,
                 Some('$') => self.dollar(word, true)?,
-                Some('{') if self.rest().starts_with("{{") => self.placeholder(word, Place::InDoubleQuotes)?,
+                Some('{') if self.rest().starts_with("{{") => {
+                    self.placeholder(word, Place::InDoubleQuotes)?
+                }
                 Some(c) => {
                     self.bump();
                     word.push_quoted(c);
@@ -235,7 +257,9 @@ impl<'a> Scanner<'a> {
                 Some('\\' | '\'' | '"' | '#' | '\n') => {
                     return self.refuse(
                         at,
-                        TemplateProblem::Unsupported("quotes, `\\`, `#` or line ends in backticks (use `$(…)`)"),
+                        TemplateProblem::Unsupported(
+                            "quotes, `\\`, `#` or line ends in backticks (use `$(…)`)",
+                        ),
                     );
                 }
                 Some(_) => self.bump(),
@@ -296,9 +320,11 @@ impl<'a> Scanner<'a> {
                 Some('{') if self.rest().starts_with("{{") => {
                     return self.refuse(at, TemplateProblem::PlaceholderIn("arithmetic"));
                 }
-                Some('\\' | '\'' | '"' | '`' | '#' | '\n') => {
-                    return self
-                        .refuse(at, TemplateProblem::Unsupported("quotes, `\\`, `#` or line ends in `$((…))`"));
+                Some('\\' | '\'' | '"' | '`' | '#' | ';' | '\n') => {
+                    return self.refuse(
+                        at,
+                        TemplateProblem::Unsupported("quotes, `\\`, `#`, `;` or line ends in `$((…))`"),
+                    );
                 }
                 Some(_) => {}
             }
@@ -345,7 +371,13 @@ impl<'a> Scanner<'a> {
             return self.refuse(start, TemplateProblem::NotAPlaceholder);
         };
         word.push_placeholder(self.found.len());
-        self.found.push(Placeholder { start, end, name: name.into(), place, opens_argument: false });
+        self.found.push(Placeholder {
+            start,
+            end,
+            name: name.into(),
+            place,
+            opens_argument: false,
+        });
         self.at = end;
         Ok(())
     }
@@ -361,8 +393,10 @@ impl<'a> Scanner<'a> {
                 }
                 Some('\\') if self.rest().starts_with("\\\n") => {
                     if !blank_before {
-                        return self
-                            .refuse(self.at, TemplateProblem::Unsupported("a joined line without a blank before `\\`"));
+                        return self.refuse(
+                            self.at,
+                            TemplateProblem::Unsupported("a joined line without a blank before `\\`"),
+                        );
                     }
                     self.at += 2;
                 }
