@@ -189,7 +189,7 @@ impl<'a> Scanner<'a> {
                 None => return self.refuse(opened, TemplateProblem::Unclosed("a single quote")),
                 Some('\'') => break,
                 Some('{') if self.rest().starts_with("{{") => {
-                    self.placeholder(word, Place::InSingleQuotes)?
+                    self.placeholder(word, Place::InSingleQuotes)?;
                 }
                 Some(c) => {
                     self.bump();
@@ -230,7 +230,7 @@ impl<'a> Scanner<'a> {
                 Some('`') => self.backticks(word)?,
                 Some('$') => self.dollar(word, true)?,
                 Some('{') if self.rest().starts_with("{{") => {
-                    self.placeholder(word, Place::InDoubleQuotes)?
+                    self.placeholder(word, Place::InDoubleQuotes)?;
                 }
                 Some(c) => {
                     self.bump();
