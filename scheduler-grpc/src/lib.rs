@@ -13,7 +13,7 @@
 //!
 //! # async fn run() -> Result<(), scheduler_grpc::client::ClientError> {
 //! let client = Client::connect("http://127.0.0.1:50050", ClientConfig::default()).await?;
-//! let ocr = PipelineRef::new("myname", "ocr");
+//! let ocr = PipelineRef { application: "myname".into(), pipeline: "ocr".into() };
 //! let id = client.submit(&ocr, NewTask::json(r#"{"url": "http://127.0.0.1/picture.png"}"#)).await?;
 //! let task = client.wait(&ocr, &id, Duration::from_secs(30)).await?;
 //! assert!(is_final(task.state()));

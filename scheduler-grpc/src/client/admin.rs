@@ -70,12 +70,7 @@ impl Client {
     /// There is no such application.
     pub async fn pipelines(&self, application_name: &str) -> Result<Vec<Pipeline>, ClientError> {
         let request = self.request(application(application_name));
-        Ok(self
-            .admin()
-            .list_pipelines(request)
-            .await?
-            .into_inner()
-            .pipelines)
+        Ok(self.admin().list_pipelines(request).await?.into_inner().pipelines)
     }
 
     /// Changes what is set in `change` and leaves the rest.

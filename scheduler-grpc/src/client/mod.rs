@@ -13,7 +13,7 @@
 //! # async fn run() -> Result<(), scheduler_grpc::client::ClientError> {
 //! let config = ClientConfig { api_key: Some("secret".into()), ..ClientConfig::default() };
 //! let client = Client::connect("http://127.0.0.1:50050", config).await?;
-//! let thumbnails = PipelineRef::new("shop", "thumbnails");
+//! let thumbnails = PipelineRef { application: "shop".into(), pipeline: "thumbnails".into() };
 //!
 //! let mut submitter = client.submitter(&thumbnails).await?;
 //! let mut receipts = Vec::new();
@@ -44,8 +44,8 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use error::ClientError;
 pub use scheduler_proto::api::{
-    Application, Counts, CreatePipelineRequest, ListTasksResponse, Pipeline, PipelineRef, Policy, Rollout, Task,
-    TaskState, UpdatePipelineRequest,
+    Application, Counts, CreatePipelineRequest, ListTasksResponse, Pipeline, PipelineRef, Policy, Rollout,
+    Task, TaskState, UpdatePipelineRequest,
 };
 pub use submitter::{Receipt, Submitter};
 pub use task::{DeadLetters, NewTask, TaskEvents, TaskQuery, is_final};
@@ -139,9 +139,7 @@ impl Client {
     fn stream_request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(bearer) = &self.bearer {
-            request
-                .metadata_mut()
-                .insert("authorization", bearer.clone());
+            request.metadata_mut().insert("authorization", bearer.clone());
         }
         request
     }

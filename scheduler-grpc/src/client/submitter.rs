@@ -80,10 +80,7 @@ impl Submitter {
         if let Some(error) = &waiting.over {
             return Err(error.clone());
         }
-        waiting.batches.push_back(Batch {
-            answer,
-            _room: room,
-        });
+        waiting.batches.push_back(Batch { answer, _room: room });
         // Under the lock, so that answers are awaited in the order in which the requests leave.
         slot.send(wire::SubmitRequest {
             application: self.pipeline.application.clone(),

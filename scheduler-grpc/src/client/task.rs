@@ -298,11 +298,6 @@ impl Client {
     /// There is no such pipeline, or one of the ids is none.
     pub async fn purge(&self, pipeline: &PipelineRef, which: DeadLetters) -> Result<u64, ClientError> {
         let request = self.request(which.of(pipeline));
-        Ok(self
-            .tasks()
-            .purge_dead_letters(request)
-            .await?
-            .into_inner()
-            .count)
+        Ok(self.tasks().purge_dead_letters(request).await?.into_inner().count)
     }
 }

@@ -208,11 +208,7 @@ impl AdminService for AdminRpc {
         let call = self.node.admit(request.metadata()).await?;
         let wanted = request.get_ref();
         let path = call.path(&wanted.application, &wanted.pipeline)?;
-        self.node
-            .gateway
-            .delete_pipeline(&path)
-            .await
-            .map_err(from_api)?;
+        self.node.gateway.delete_pipeline(&path).await.map_err(from_api)?;
         Ok(Response::new(wire::Empty {}))
     }
 }

@@ -53,7 +53,10 @@ impl Call {
     pub(crate) fn patience(&self, field: &str, asked_ms: u32) -> Result<Duration, Status> {
         let asked = Duration::from_millis(asked_ms.into());
         if asked > MAX_WAIT {
-            return Err(invalid(field, &format!("must be at most {}", MAX_WAIT.as_millis())));
+            return Err(invalid(
+                field,
+                &format!("must be at most {}", MAX_WAIT.as_millis()),
+            ));
         }
         Ok(self.deadline.map_or(asked, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -108,7 +111,12 @@ fn timeout_of(metadata: &MetadataMap) -> Result<Option<Duration>, Status> {
     let Some(value) = metadata.get("grpc-timeout") else {
         return Ok(None);
     };
-    let wrong = || invalid("grpc-timeout", "must be 1 to 8 digits and one of H, M, S, m, u, n");
+    let wrong = || {
+        invalid(
+            "grpc-timeout",
+            "must be 1 to 8 digits and one of H, M, S, m, u, n",
+        )
+    };
     let text = value.to_str().map_err(|_| wrong())?;
     let (unit, digits) = text
         .as_bytes()
@@ -144,17 +152,30 @@ mod tests {
         let parse = |text| timeout_of(&metadata("grpc-timeout", text));
         assert_eq!(parse("2H").unwrap(), Some(Duration::from_hours(2)));
         assert_eq!(parse("30S").unwrap(), Some(Duration::from_secs(30)));
-        assert_eq!(parse("99999999n").unwrap(), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(
+            parse("99999999n").unwrap(),
+            Some(Duration::from_nanos(99_999_999))
+        );
         for bad in ["", "1", "S", "-1S", "1x", "123456789S"] {
-            assert_eq!(parse(bad).unwrap_err().code(), tonic::Code::InvalidArgument, "{bad}");
+            assert_eq!(
+                parse(bad).unwrap_err().code(),
+                tonic::Code::InvalidArgument,
+                "{bad}"
+            );
         }
         assert_eq!(timeout_of(&MetadataMap::new()).unwrap(), None);
     }
 
     #[test]
     fn a_key_is_a_bearer_token() {
-        assert_eq!(key_of(&metadata("authorization", "Bearer k1")).unwrap(), Some("k1"));
-        assert_eq!(key_of(&metadata("authorization", "bearer k1")).unwrap(), Some("k1"));
+        assert_eq!(
+            key_of(&metadata("authorization", "Bearer k1")).unwrap(),
+            Some("k1")
+        );
+        assert_eq!(
+            key_of(&metadata("authorization", "bearer k1")).unwrap(),
+            Some("k1")
+        );
         assert_eq!(key_of(&MetadataMap::new()).unwrap(), None);
         for bad in ["k1", "Basic k1", ""] {
             let status = key_of(&metadata("authorization", bad)).unwrap_err();

@@ -41,7 +41,9 @@ async fn status(node: &Node) -> ServingStatus {
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse { status: status.into() }
+    HealthCheckResponse {
+        status: status.into(),
+    }
 }
 
 #[tonic::async_trait]

@@ -17,7 +17,11 @@ pub(crate) fn from_api(error: ApiError) -> Status {
             problem,
             ErrorDetails::with_retry_info(Some(retry_after)),
         ),
-        ApiError::Unavailable { problem, retry_after, source } => {
+        ApiError::Unavailable {
+            problem,
+            retry_after,
+            source,
+        } => {
             if let Some(cause) = source {
                 tracing::warn!(cause = &*cause, "{problem}");
             }

@@ -194,12 +194,7 @@ impl TaskService for TaskRpc {
         let wanted = request.get_ref();
         let path = call.path(&wanted.application, &wanted.pipeline)?;
         let which = convert::selection(wanted)?;
-        let count = self
-            .node
-            .gateway
-            .redrive(&path, which)
-            .await
-            .map_err(from_api)?;
+        let count = self.node.gateway.redrive(&path, which).await.map_err(from_api)?;
         Ok(Response::new(wire::DeadLetterCount { count }))
     }
 

@@ -43,7 +43,10 @@ impl WorkerService for WorkerRpc {
         )))
     }
 
-    async fn poll(&self, request: Request<wire::PollRequest>) -> Result<Response<wire::PollResponse>, Status> {
+    async fn poll(
+        &self,
+        request: Request<wire::PollRequest>,
+    ) -> Result<Response<wire::PollResponse>, Status> {
         let call = self.node.admit(request.metadata()).await?;
         let asked = request.get_ref();
         let path = call.path(&asked.application, &asked.pipeline)?;

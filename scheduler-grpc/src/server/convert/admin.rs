@@ -129,8 +129,16 @@ fn apply_policy(policy: &wire::Policy, mut base: PipelinePolicy) -> Result<Pipel
     };
 
     count(&mut base.retry.max_attempts, "max_attempts", policy.max_attempts)?;
-    set(&mut base.retry.initial_backoff, "initial_backoff_ms", policy.initial_backoff_ms)?;
-    set(&mut base.retry.max_backoff, "max_backoff_ms", policy.max_backoff_ms)?;
+    set(
+        &mut base.retry.initial_backoff,
+        "initial_backoff_ms",
+        policy.initial_backoff_ms,
+    )?;
+    set(
+        &mut base.retry.max_backoff,
+        "max_backoff_ms",
+        policy.max_backoff_ms,
+    )?;
     if let Some(factor) = policy.backoff_factor {
         if !(factor.is_finite() && factor >= 1.0) {
             return Err(invalid("policy.backoff_factor", "must be a number of at least 1"));
@@ -146,7 +154,11 @@ fn apply_policy(policy: &wire::Policy, mut base: PipelinePolicy) -> Result<Pipel
     base.retry.seed = policy.backoff_seed.unwrap_or(base.retry.seed);
     optional(&mut base.timeouts.start, policy.start_timeout_ms);
     set(&mut base.timeouts.run, "run_timeout_ms", policy.run_timeout_ms)?;
-    set(&mut base.timeouts.heartbeat, "heartbeat_timeout_ms", policy.heartbeat_timeout_ms)?;
+    set(
+        &mut base.timeouts.heartbeat,
+        "heartbeat_timeout_ms",
+        policy.heartbeat_timeout_ms,
+    )?;
     optional(&mut base.timeouts.total, policy.total_timeout_ms);
     count(&mut base.window.max_tasks, "window_tasks", policy.window_tasks)?;
     count(&mut base.window.max_span, "window_span", policy.window_span)?;
@@ -157,8 +169,16 @@ fn apply_policy(policy: &wire::Policy, mut base: PipelinePolicy) -> Result<Pipel
             .ok_or_else(|| invalid("policy.window_bytes", "must be at least 1"))?;
     }
     set(&mut base.window.park_after, "park_after_ms", policy.park_after_ms)?;
-    set(&mut base.retention.results, "result_retention_ms", policy.result_retention_ms)?;
-    set(&mut base.retention.dead, "dead_letter_retention_ms", policy.dead_letter_retention_ms)?;
+    set(
+        &mut base.retention.results,
+        "result_retention_ms",
+        policy.result_retention_ms,
+    )?;
+    set(
+        &mut base.retention.dead,
+        "dead_letter_retention_ms",
+        policy.dead_letter_retention_ms,
+    )?;
     Ok(base)
 }
 
@@ -250,14 +270,20 @@ mod tests {
         there.retry.jitter = 0.5;
         there.timeouts.total = Some(Duration::from_secs(90));
         there.window.max_bytes = 4096;
-        assert_eq!(apply_policy(&policy(&there), PipelinePolicy::default()).unwrap(), there);
+        assert_eq!(
+            apply_policy(&policy(&there), PipelinePolicy::default()).unwrap(),
+            there
+        );
     }
 
     #[test]
     fn what_is_not_said_stays() {
         let mut there = PipelinePolicy::default();
         there.retry.max_attempts = 7;
-        assert_eq!(apply_policy(&wire::Policy::default(), there.clone()).unwrap(), there);
+        assert_eq!(
+            apply_policy(&wire::Policy::default(), there.clone()).unwrap(),
+            there
+        );
     }
 
     #[test]
@@ -270,11 +296,41 @@ mod tests {
         };
         let some = wire::Policy::default;
         for (field, policy) in [
-            ("max_attempts", wire::Policy { max_attempts: Some(0), ..some() }),
-            ("backoff_factor", wire::Policy { backoff_factor: Some(f64::NAN), ..some() }),
-            ("backoff_jitter", wire::Policy { backoff_jitter: Some(1.5), ..some() }),
-            ("run_timeout_ms", wire::Policy { run_timeout_ms: Some(0), ..some() }),
-            ("window_bytes", wire::Policy { window_bytes: Some(0), ..some() }),
+            (
+                "max_attempts",
+                wire::Policy {
+                    max_attempts: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "backoff_factor",
+                wire::Policy {
+                    backoff_factor: Some(f64::NAN),
+                    ..some()
+                },
+            ),
+            (
+                "backoff_jitter",
+                wire::Policy {
+                    backoff_jitter: Some(1.5),
+                    ..some()
+                },
+            ),
+            (
+                "run_timeout_ms",
+                wire::Policy {
+                    run_timeout_ms: Some(0),
+                    ..some()
+                },
+            ),
+            (
+                "window_bytes",
+                wire::Policy {
+                    window_bytes: Some(0),
+                    ..some()
+                },
+            ),
         ] {
             let message = refused(policy);
             assert!(message.starts_with(&format!("policy.{field}: ")), "{message}");

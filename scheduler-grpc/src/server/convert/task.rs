@@ -40,10 +40,12 @@ pub(crate) fn task_specs(tasks: Vec<wire::NewTask>) -> Result<Vec<TaskSpec>, Sta
 fn task_spec(task: wire::NewTask, index: usize) -> Result<TaskSpec, Status> {
     let priority = match task.priority {
         None => Priority::NORMAL,
-        Some(level) => u8::try_from(level)
-            .ok()
-            .and_then(Priority::new)
-            .ok_or_else(|| invalid(&format!("tasks[{index}].priority"), "must be 0 (last) to 9 (first)"))?,
+        Some(level) => u8::try_from(level).ok().and_then(Priority::new).ok_or_else(|| {
+            invalid(
+                &format!("tasks[{index}].priority"),
+                "must be 0 (last) to 9 (first)",
+            )
+        })?,
     };
     let said = |key: bytes::Bytes| Some(key).filter(|key| !key.is_empty());
     let options = TaskOptions {
@@ -232,7 +234,13 @@ mod tests {
         let shard = ShardId::new(PipelineId(1), Partition(2));
         let tasks = (0..4).map(|offset| {
             let output = vec![0; PAGE_BYTES / 2].into();
-            (shard.task(Offset(offset)), wire::Task { output, ..wire::Task::default() })
+            (
+                shard.task(Offset(offset)),
+                wire::Task {
+                    output,
+                    ..wire::Task::default()
+                },
+            )
         });
         let (tasks, next) = page(tasks, None);
         assert_eq!((tasks.len(), next.as_str()), (1, "2.0"));

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use scheduler_core::id::{Attempt, Epoch, LeaseToken, Offset, Partition, WorkerId};
 use scheduler_core::outcome::AttemptOutcome;
-use scheduler_core::port::gateway::{
-    HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello,
-};
+use scheduler_core::port::gateway::{HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello};
 use scheduler_proto::worker as wire;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_proto::worker::session_request::Kind as Said;
@@ -29,7 +27,10 @@ pub(crate) fn worker_id(bytes: &Bytes, field: &str) -> Result<WorkerId, Status> 
 
 pub(crate) fn held_lease(lease: wire::LeaseRef, field: &str) -> Result<HeldLease, Status> {
     if lease.attempt == 0 {
-        return Err(invalid(&format!("{field}.attempt"), "counts from 1; send the ref as the lease had it"));
+        return Err(invalid(
+            &format!("{field}.attempt"),
+            "counts from 1; send the ref as the lease had it",
+        ));
     }
     Ok(HeldLease {
         partition: Partition(lease.partition),
@@ -56,7 +57,10 @@ fn report(report: wire::Report, index: usize, field: &str) -> Result<Report, Sta
         .r#ref
         .ok_or_else(|| invalid(&at("ref"), "is missing; send the ref as the lease had it"))?;
     if lease.attempt == 0 {
-        return held_lease(lease, &at("ref")).map(|lease| Report { lease, outcome: AttemptOutcome::Returned });
+        return held_lease(lease, &at("ref")).map(|lease| Report {
+            lease,
+            outcome: AttemptOutcome::Returned,
+        });
     }
     let outcome = match report.outcome {
         Some(Outcome::Succeeded(output)) => AttemptOutcome::Succeeded { output },
@@ -100,7 +104,10 @@ pub(crate) fn add_command(
     commands: &mut Vec<WorkerCommand>,
 ) -> Result<(), Status> {
     let said = message.kind.ok_or_else(|| {
-        invalid("kind", "is missing or unknown; one of credit, reports, alive, progress, drain")
+        invalid(
+            "kind",
+            "is missing or unknown; one of credit, reports, alive, progress, drain",
+        )
     })?;
     match (said, commands.last_mut()) {
         (Said::Hello(_), _) => return Err(invalid("hello", "must be the first message and no other")),
@@ -168,7 +175,10 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn welcome(&mut self, definition: Bytes, heartbeat_ms: u32) {
-        self.push(Told::Welcome(wire::Welcome { definition, heartbeat_ms }));
+        self.push(Told::Welcome(wire::Welcome {
+            definition,
+            heartbeat_ms,
+        }));
     }
 
     pub(crate) fn add(&mut self, event: WorkerEvent) {
@@ -182,7 +192,11 @@ impl Outbox {
                     }
                 }
             }
-            WorkerEvent::Settled { partition, epoch, count } => self.push(Told::Settled(wire::Settled {
+            WorkerEvent::Settled {
+                partition,
+                epoch,
+                count,
+            } => self.push(Told::Settled(wire::Settled {
                 partition: partition.0,
                 epoch: epoch.0,
                 count,
@@ -211,7 +225,8 @@ impl Outbox {
 
     fn push(&mut self, kind: Told) {
         self.seal();
-        self.messages.push_back(wire::SessionResponse { kind: Some(kind) });
+        self.messages
+            .push_back(wire::SessionResponse { kind: Some(kind) });
     }
 
     fn seal(&mut self) {
@@ -235,7 +250,10 @@ mod tests {
         Lease {
             partition: Partition(0),
             offset: Offset(offset),
-            token: LeaseToken { epoch: Epoch(1), attempt: Attempt(1) },
+            token: LeaseToken {
+                epoch: Epoch(1),
+                attempt: Attempt(1),
+            },
             run_until: Timestamp::MAX,
             spec: TaskSpec::new(vec![b'x'; bytes]),
         }
@@ -264,13 +282,20 @@ mod tests {
     #[test]
     fn a_message_of_leases_has_a_limit() {
         let mut outbox = Outbox::default();
-        outbox.add(WorkerEvent::Leases((0..5).map(|n| granted(n, LEASES_BYTES / 2)).collect()));
+        outbox.add(WorkerEvent::Leases(
+            (0..5).map(|n| granted(n, LEASES_BYTES / 2)).collect(),
+        ));
         assert_eq!(lease_counts(&mut outbox), [2, 2, 1]);
     }
 
     #[test]
     fn the_same_said_twice_is_one_command() {
-        let lease = wire::LeaseRef { partition: 0, offset: 1, epoch: 1, attempt: 1 };
+        let lease = wire::LeaseRef {
+            partition: 0,
+            offset: 1,
+            epoch: 1,
+            attempt: 1,
+        };
         let reported = || {
             Said::Reports(wire::Reports {
                 reports: vec![wire::Report {
