@@ -1,1 +1,97 @@
-fn main() {}
+//! The `command-executor` binary: configuration, signals, and nothing else.
+
+use std::time::Duration;
+
+use clap::Parser;
+use command_executor::{Config, ListenAddress, serve};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Runs shell commands for pipeline steps, over gRPC (`exec.ExecService`).
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Name of this executor, for its log.
+    #[arg(long, env = "COMMAND_EXECUTOR_NAME", default_value = "command-executor")]
+    name: String,
+
+    /// Where to listen: `:50051`, or `127.0.0.1:50051` (port 0: any that is free).
+    #[arg(long, env = "COMMAND_EXECUTOR_SERVER_GRPC_PORT", default_value = ":50051")]
+    listen: ListenAddress,
+
+    /// Run commands by bash instead of sh. Off when empty, `0` or `false`.
+    #[arg(long, env = "COMMAND_EXECUTOR_DEBUG", num_args = 0..=1, default_missing_value = "1")]
+    debug: Option<String>,
+
+    /// Bytes kept of one command's standard output.
+    #[arg(long, env = "COMMAND_EXECUTOR_MAX_OUTPUT_BYTES", default_value_t = Config::default().max_output_bytes)]
+    max_output_bytes: usize,
+
+    /// Calls that may run at once.
+    #[arg(long, env = "COMMAND_EXECUTOR_MAX_CALLS", default_value_t = Config::default().max_calls)]
+    max_calls: usize,
+
+    /// Milliseconds between SIGTERM and SIGKILL when a command is stopped.
+    #[arg(long, env = "COMMAND_EXECUTOR_KILL_GRACE_MS", default_value_t = 5_000)]
+    kill_grace_ms: u64,
+
+    /// On SIGTERM: milliseconds until running commands are stopped.
+    #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_TIMEOUT_MS", default_value_t = 25_000)]
+    drain_timeout_ms: u64,
+
+    /// On SIGTERM: milliseconds without a call after which to end at once.
+    #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_IDLE_MS", default_value_t = 1_000)]
+    drain_idle_ms: u64,
+}
+
+impl Arguments {
+    fn config(&self) -> Config {
+        let bash = self
+            .debug
+            .as_deref()
+            .is_some_and(|debug| !matches!(debug, "" | "0" | "false"));
+        Config {
+            shell: if bash { "bash" } else { "sh" }.to_owned(),
+            max_output_bytes: self.max_output_bytes,
+            max_calls: self.max_calls,
+            kill_grace: Duration::from_millis(self.kill_grace_ms),
+            drain_timeout: Duration::from_millis(self.drain_timeout_ms),
+            drain_idle: Duration::from_millis(self.drain_idle_ms),
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+
+    let listener = arguments.listen.bind().await?;
+    let config = arguments.config();
+    tracing::info!(
+        name = arguments.name,
+        address = %listener.local_addr()?,
+        shell = config.shell,
+        "listening"
+    );
+
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        stopping.cancel();
+    });
+    serve(listener, config, stop).await
+}
