@@ -40,7 +40,7 @@ impl Head {
             text.truncate(end);
         }
         if left_out > 0 {
-            text += &format!("\n[output truncated: {left_out} more bytes]\n");
+            return format!("{text}\n[output truncated: {left_out} more bytes]\n");
         }
         text
     }
