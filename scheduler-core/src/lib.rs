@@ -1,10 +1,13 @@
 //! The pure part of the workload scheduler.
 
 pub mod checkpoint;
+pub mod codec;
 pub mod id;
 pub mod name;
 pub mod outcome;
 pub mod policy;
 pub mod port;
+pub mod shard;
+mod snapshot;
 pub mod task;
 pub mod time;

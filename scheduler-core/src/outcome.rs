@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::id::{Attempt, Offset};
+use crate::port::gateway::TaskState;
 use crate::task::TaskSpec;
 use crate::time::Timestamp;
 
@@ -39,6 +40,16 @@ pub enum Ending {
     Cancelled,
     /// A deadline or the `start` or `total` timeout was over.
     Expired,
+}
+
+impl From<Ending> for TaskState {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Succeeded => Self::Succeeded,
+            Ending::Cancelled => Self::Cancelled,
+            Ending::Expired => Self::Expired,
+        }
+    }
 }
 
 /// A task that has ended other than as a dead letter.
@@ -99,6 +110,8 @@ pub struct ParkedTask {
     pub wake_at: Timestamp,
     /// How many attempts were made.
     pub attempts: Attempt,
+    /// How many of them do not count against the limit.
+    pub forgiven: u16,
     /// When the log took it.
     pub submitted_at: Timestamp,
     /// What was submitted.

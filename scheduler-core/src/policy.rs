@@ -9,6 +9,10 @@ pub struct PipelinePolicy {
     pub retry: RetryPolicy,
     /// How long each part of a task's life may take.
     pub timeouts: Timeouts,
+    /// What urgency is worth.
+    pub aging: Aging,
+    /// How often a shard's change is saved.
+    pub checkpoint: CheckpointPolicy,
     /// How much a shard holds in memory.
     pub window: Window,
     /// How long results and dead letters are kept.
@@ -97,6 +101,37 @@ impl Default for Timeouts {
             run: Duration::from_hours(1),
             heartbeat: Duration::from_secs(30),
             total: None,
+        }
+    }
+}
+
+/// What urgency is worth: how long a task must wait to count as one priority higher, so that nothing starves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Aging(pub Duration);
+
+impl Default for Aging {
+    /// 30 s.
+    fn default() -> Self {
+        Self(Duration::from_secs(30))
+    }
+}
+
+/// How often a shard's change is saved.
+///
+/// A worker keeps each report until it is saved, so the interval bounds what a worker and its shard both dying repeats.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckpointPolicy {
+    /// The longest time between a change and the checkpoint that covers it. Default 2 s.
+    pub interval: Duration,
+    /// A checkpoint is made at once when so many tasks have ended. Default 32,768.
+    pub max_ended: u32,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            max_ended: 32_768,
         }
     }
 }

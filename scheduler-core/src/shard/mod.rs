@@ -1,0 +1,443 @@
+//! The scheduler of one partition: a dictionary of its unfinished tasks, and every decision about them.
+//!
+//! A [`Shard`] is a machine. It has no clock, no IO and no threads: the driver calls [`Shard::handle`] with the time and an [`Input`], does what
+//! the [`Output`]s say, and comes back at [`Shard::next_deadline`] at the latest.
+//!
+//! ```text
+//!           Arrive                    Ask                      Report: succeeded
+//!  log ───────────────► ready ───────────────► leased ──────────────────────────► ended ──► saved ──► forgotten
+//!             │          ▲ ▲                     │ │        rejected, exhausted ──► dead ───►
+//!  not-before │   time   │ └───── returned ──────┘ │ failed, lost
+//!             └───────► delayed ◄──────────────────┘
+//!                        │  ▲ long delays
+//!                        ▼  │
+//!                       parked (in the store)
+//! ```
+//!
+//! What it promises is said in the crate's documentation; how it is kept, in these files:
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `ring.rs` | offset → slot, in a ring from the resume offset on |
+//! | `slab.rs` | slots of live tasks, and lists through them |
+//! | `ready.rs` | which ready task is next |
+//! | `wheel.rs` | every deadline |
+//! | `admit.rs` | how tasks come in: from the log, from the store, from the dead |
+//! | `lease.rs` | how they are given out, and come back |
+//! | `workers.rs` | who holds what, and what of their reports is saved |
+//! | `timers.rs` | what happens when a time is over |
+//! | `save.rs` | checkpoints |
+//! | `view.rs` | what can be asked |
+
+mod admit;
+mod lease;
+mod ready;
+mod ring;
+mod save;
+mod slab;
+mod timers;
+mod view;
+mod wheel;
+mod workers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::admit::Recovery;
+use self::ready::Ready;
+use self::ring::Ring;
+use self::save::{Saving, Unsaved};
+use self::slab::{Flags, List, Slab, Slot, State};
+use self::wheel::Wheel;
+use self::workers::Workers;
+use crate::checkpoint::Checkpoint;
+use crate::codec::DecodeError;
+use crate::id::{CheckpointId, LeaseToken, Offset, Tenure, WorkerId};
+use crate::outcome::{AttemptOutcome, DeadTask, ParkedTask};
+use crate::policy::PipelinePolicy;
+use crate::port::gateway::{HeldLease, Lease};
+use crate::snapshot::Snapshot;
+use crate::task::Record;
+use crate::time::Timestamp;
+
+pub use self::view::{Counts, Found};
+
+/// What the world tells a shard.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The log's next record. Records that came before are ignored.
+    Arrive(Record),
+    /// The answer to [`Output::LoadParked`]. `next_wake` is when the first task after these is wanted; [`Timestamp::MAX`] if there is none.
+    Unpark {
+        /// In the order of the store.
+        tasks: Vec<ParkedTask>,
+        /// Of the first task after these.
+        next_wake: Timestamp,
+    },
+    /// One parked task, because somebody wants to do something with it.
+    Fetch(ParkedTask),
+    /// A dead letter is to live again with fresh attempts.
+    Revive(DeadTask),
+    /// A worker has room for up to `limit` tasks.
+    Ask {
+        /// Which.
+        worker: WorkerId,
+        /// How many.
+        limit: u32,
+    },
+    /// An attempt has ended.
+    Report {
+        /// Who says so.
+        worker: WorkerId,
+        /// Of which task.
+        offset: Offset,
+        /// By what right.
+        token: LeaseToken,
+        /// How.
+        outcome: AttemptOutcome,
+    },
+    /// A worker begins a session.
+    Attach {
+        /// Which.
+        worker: WorkerId,
+        /// The leases it holds; every other lease of it was lost on the way and goes back.
+        held: Vec<(Offset, LeaseToken)>,
+        /// Its reports that were not settled, in their order; they count as the session's first.
+        reported: Vec<(Offset, LeaseToken, AttemptOutcome)>,
+    },
+    /// A worker's session has ended. Its leases stay until their heartbeat timeout.
+    Detach {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker is alive, and so are all its leases.
+    Alive {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A sign of life for one lease.
+    Extend {
+        /// Of which task.
+        offset: Offset,
+        /// By what right.
+        token: LeaseToken,
+        /// How far it is, if that is said.
+        progress: Option<Bytes>,
+    },
+    /// Somebody wants a task not to run, or to stop.
+    Cancel(Offset),
+    /// Somebody wants a delayed task to be ready now.
+    Hasten(Offset),
+    /// Say [`Output::Changed`] for this task from now on.
+    Watch(Offset),
+    /// The pipeline's policy has changed.
+    Policy(Arc<PipelinePolicy>),
+    /// The store has this checkpoint, in whole.
+    Saved(CheckpointId),
+    /// Make a checkpoint as soon as possible if anything has changed.
+    Flush,
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// What a shard wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Tell the worker that the task is its own until the lease ends.
+    Lease {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        lease: Lease,
+    },
+    /// Tell the worker that the lease is over.
+    Stop {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        lease: HeldLease,
+    },
+    /// Tell the worker that its first `count` reports since it attached are saved.
+    Settled {
+        /// Which.
+        worker: WorkerId,
+        /// How many.
+        count: u64,
+    },
+    /// A watched task has changed; see [`Shard::find`].
+    Changed(Offset),
+    /// Save this under our tenure, then answer [`Input::Saved`]. There is no other before that answer.
+    Save(Arc<Checkpoint>),
+    /// Everything before this offset is in a saved checkpoint: the log may forget it.
+    Truncate(Offset),
+    /// Read parked tasks that are wanted by `until`, after `after` in the store's order, at most `limit`; answer [`Input::Unpark`].
+    LoadParked {
+        /// The last one that was read.
+        after: Option<(Timestamp, Offset)>,
+        /// How far ahead.
+        until: Timestamp,
+        /// How many.
+        limit: usize,
+    },
+}
+
+/// What is answered to an input at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// It is done, or will be.
+    Done,
+    /// It comes too late: the task has ended, or the lease is another's. Nothing has changed.
+    Late,
+    /// The task is not in memory: it has not been loaded, is parked, or ended long ago.
+    Elsewhere,
+}
+
+/// How a shard begins.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// By what right it acts.
+    pub tenure: Tenure,
+    /// What it goes by.
+    pub policy: Arc<PipelinePolicy>,
+    /// Where the log is read from.
+    pub resume: Offset,
+    /// The state of the last checkpoint; empty for a new shard.
+    pub state: Bytes,
+    /// One past the last record of the log now: earlier owners have leased none after it.
+    pub log_end: Offset,
+    /// Whether the last owner vanished, so that workers alone know what it did after its last checkpoint.
+    pub unclean: bool,
+    /// How long workers of a vanished owner have to come back, before its tasks are given to others.
+    pub grace: Duration,
+}
+
+/// The scheduler of one partition. See the [module](self).
+#[derive(Debug)]
+pub struct Shard {
+    tenure: Tenure,
+    policy: Arc<PipelinePolicy>,
+    now: Timestamp,
+    ring: Ring,
+    slab: Slab,
+    /// Live tasks that are older than the ring, by offset.
+    carried: BTreeMap<u64, u32>,
+    ready: Ready,
+    unsure: List,
+    wheel: Wheel,
+    workers: Workers,
+    recovery: Recovery,
+    unsaved: Unsaved,
+    saving: Option<Saving>,
+    /// Tasks to be parked with the next checkpoint.
+    parking: Vec<u32>,
+    parked: ParkedAhead,
+    counts: Counts,
+    /// Bytes of the params of live tasks.
+    live_bytes: usize,
+    last_checkpoint: CheckpointId,
+}
+
+/// What is known of the parked tasks in the store.
+#[derive(Debug)]
+struct ParkedAhead {
+    /// Everything up to here has been loaded.
+    cursor: Option<(Timestamp, Offset)>,
+    /// When the first task after it is wanted.
+    next_wake: Timestamp,
+    loading: bool,
+    /// Whether all that the last owner had in memory has been loaded.
+    recovered: bool,
+}
+
+/// How many parked tasks are loaded at once.
+const PARKED_PAGE: usize = 1_000;
+
+impl Shard {
+    /// A shard at `now`, as the last checkpoint left it.
+    ///
+    /// An error means that the state is not one that a shard has saved.
+    pub fn new(now: Timestamp, config: ShardConfig) -> Result<Self, DecodeError> {
+        let snapshot = Snapshot::decode(config.state)?;
+        let resume = config.resume.0;
+        let mut shard = Self {
+            tenure: config.tenure,
+            now,
+            ring: Ring::new(resume),
+            slab: Slab::new(),
+            carried: BTreeMap::new(),
+            ready: Ready::new(config.policy.aging.0),
+            unsure: List::EMPTY,
+            wheel: Wheel::new(now),
+            workers: Workers::default(),
+            recovery: Recovery::new(
+                resume,
+                &snapshot,
+                config.log_end.0,
+                config.unclean,
+                now + config.grace,
+            ),
+            unsaved: Unsaved::default(),
+            saving: None,
+            parking: Vec::new(),
+            parked: ParkedAhead {
+                cursor: None,
+                next_wake: Timestamp::ZERO,
+                loading: false,
+                recovered: false,
+            },
+            counts: Counts::default(),
+            live_bytes: 0,
+            last_checkpoint: CheckpointId::default(),
+            policy: config.policy,
+        };
+        shard.recovery.workers = snapshot.workers;
+        // The first checkpoint says that this activation came up.
+        shard.mark_dirty();
+        Ok(shard)
+    }
+
+    /// Takes one input at `now` and appends what must follow to `out`, in order.
+    ///
+    /// # Panics
+    ///
+    /// If `now` is before that of the last call: the driver's clock must not go back.
+    pub fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) -> Answer {
+        assert!(
+            self.now <= now,
+            "the driver's clock went back from {:?} to {now:?}",
+            self.now
+        );
+        self.now = now;
+        self.fire_timers(out);
+        let answer = match input {
+            Input::Ask { worker, limit } => self.ask(worker, limit, out),
+            Input::Report {
+                worker,
+                offset,
+                token,
+                outcome,
+            } => self.report(worker, offset.0, token, outcome, out),
+            Input::Arrive(record) => self.arrive(record, out),
+            Input::Unpark { tasks, next_wake } => self.unpark(tasks, next_wake, out),
+            Input::Fetch(task) => self.fetch(task, out),
+            Input::Revive(task) => self.revive(task, out),
+            Input::Attach {
+                worker,
+                held,
+                reported,
+            } => self.attach(worker, &held, reported, out),
+            Input::Detach { worker } => self.detach(worker),
+            Input::Alive { worker } => self.workers.alive(worker, now),
+            Input::Extend {
+                offset,
+                token,
+                progress,
+            } => self.extend(offset.0, token, progress, out),
+            Input::Cancel(offset) => self.cancel(offset.0, out),
+            Input::Hasten(offset) => self.hasten(offset.0, out),
+            Input::Watch(offset) => self.watch(offset.0),
+            Input::Policy(policy) => self.set_policy(policy),
+            Input::Saved(id) => self.saved(id, out),
+            Input::Flush => self.flush(),
+            Input::Tick => Answer::Done,
+        };
+        self.save_if_due(out);
+        self.load_parked_if_due(out);
+        answer
+    }
+
+    /// When to come back at the latest, if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let grace = (!self.unsure.is_empty()).then_some(self.recovery.grace_until);
+        let parked = self.parked_due();
+        [self.wheel.next_due(), self.save_due(), grace, parked]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// By what right it acts.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure
+    }
+
+    /// How many tasks are ready to be leased.
+    pub fn ready(&self) -> u32 {
+        if self.is_congested() { 0 } else { self.ready.len() }
+    }
+
+    /// One past the last offset that has arrived: where the log is read on.
+    pub fn tail(&self) -> Offset {
+        Offset(self.ring.tail())
+    }
+
+    /// How much more the shard takes from the log now: tasks and bytes. While one of them is 0, the forwarder waits.
+    pub fn room(&self) -> (usize, usize) {
+        let window = &self.policy.window;
+        let span = u64::from(window.max_span).saturating_sub(self.ring.span());
+        let tasks = u64::from(window.max_tasks.saturating_sub(self.slab.live())).min(span);
+        let bytes = window
+            .max_bytes
+            .saturating_sub(self.live_bytes + self.unsaved.bytes + self.saving_bytes());
+        (usize::try_from(tasks).unwrap_or(usize::MAX), bytes)
+    }
+
+    fn set_policy(&mut self, policy: Arc<PipelinePolicy>) -> Answer {
+        self.ready.set_aging(policy.aging.0);
+        self.policy = policy;
+        Answer::Done
+    }
+
+    /// The slot of a live task.
+    fn slot_of(&self, offset: u64) -> Option<u32> {
+        match self.ring.get(offset) {
+            Some(ring::Entry::Live(id)) => Some(id),
+            _ => self.carried.get(&offset).copied(),
+        }
+    }
+
+    fn slot(&self, id: u32) -> &Slot {
+        &self.slab.slots[id as usize]
+    }
+
+    fn slot_mut(&mut self, id: u32) -> &mut Slot {
+        &mut self.slab.slots[id as usize]
+    }
+
+    /// Says that a task has changed, to those who watch it.
+    fn changed(&self, id: u32, out: &mut Vec<Output>) {
+        let slot = self.slot(id);
+        if slot.flags.has(Flags::WATCHED) {
+            out.push(Output::Changed(Offset(slot.offset)));
+        }
+    }
+
+    /// Takes a live task out of whatever list it is in.
+    fn leave_list(&mut self, id: u32) {
+        let slots = &mut self.slab.slots;
+        match slots[id as usize].state {
+            State::Ready => self.ready.remove(slots, id),
+            State::Unsure => self.unsure.unlink(slots, id),
+            State::Leased => {
+                let worker = slots[id as usize].worker;
+                self.workers.leases(worker).unlink(slots, id);
+                self.workers.leave_if_idle(worker);
+                self.counts.running -= 1;
+            }
+            State::Delayed | State::Parked => self.counts.delayed -= 1,
+            State::Free => unreachable!("a free slot is in no list"),
+        }
+    }
+
+    /// Marks a task as one that a replay of the log would not bring back as it is.
+    fn touch(&mut self, id: u32) {
+        let Slot { offset, flags, .. } = *self.slot(id);
+        if !flags.has(Flags::CARRIED) {
+            self.ring.touch(offset);
+        }
+        self.mark_dirty();
+    }
+}

@@ -1,0 +1,134 @@
+//! What happens when a time is over. A live task has at most one timer armed: for the first thing that can happen to it.
+
+use super::slab::{Flags, State};
+use super::{Bytes, Output, Shard, Timestamp, Wheel};
+use crate::outcome::Ending;
+
+impl Shard {
+    /// Does everything that is due.
+    pub(super) fn fire_timers(&mut self, out: &mut Vec<Output>) {
+        while let Some(id) = self.wheel.pop(self.now) {
+            match self.slot(id).state {
+                State::Leased => self.fire_running(id, out),
+                State::Ready | State::Delayed | State::Unsure => self.fire_waiting(id, out),
+                State::Parked | State::Free => unreachable!("neither has a timer"),
+            }
+        }
+        self.end_grace(out);
+    }
+
+    fn fire_running(&mut self, id: u32, out: &mut Vec<Output>) {
+        let slot = self.slot(id);
+        let seen = Timestamp::from_millis(slot.mark).max(self.workers.seen(slot.worker));
+        let started = Timestamp::from_millis(slot.started_at);
+        let timeouts = &self.policy.timeouts;
+        if self.now >= started + timeouts.run {
+            self.stop(id, out);
+            let error = format!(
+                "the attempt took longer than the run timeout of {:?}",
+                self.policy.timeouts.run
+            );
+            self.fail(id, error, out);
+        } else if self.now >= seen + timeouts.heartbeat {
+            let error = format!(
+                "the worker gave no sign of life for {:?}",
+                self.policy.timeouts.heartbeat
+            );
+            self.fail(id, error, out);
+        } else {
+            if self.now >= self.hard_deadline(id) && !self.slot(id).flags.has(Flags::EXPIRE) {
+                // The worker may be just about to finish: it is told to stop, and has until its next timeout to say what came of it.
+                self.slot_mut(id).flags.set(Flags::EXPIRE);
+                self.stop(id, out);
+            }
+            self.arm_running(id);
+        }
+    }
+
+    fn fire_waiting(&mut self, id: u32, out: &mut Vec<Output>) {
+        let slot = *self.slot(id);
+        let now = self.now.as_millis();
+        if self.now >= self.hard_deadline(id) {
+            self.end(
+                id,
+                Ending::Expired,
+                Bytes::from_static(b"its time was over before an attempt succeeded"),
+                out,
+            );
+        } else if slot.state == State::Delayed && slot.mark <= now {
+            self.leave_list(id);
+            self.make_ready(id, out);
+        } else if slot.state == State::Ready && self.now >= self.start_deadline(id) {
+            self.end(
+                id,
+                Ending::Expired,
+                Bytes::from_static(b"it waited longer than the start timeout"),
+                out,
+            );
+        } else {
+            self.arm_waiting(id);
+        }
+    }
+
+    /// Arms the timer of a leased task.
+    pub(super) fn arm_running(&mut self, id: u32) {
+        let slot = self.slot(id);
+        let timeouts = &self.policy.timeouts;
+        let seen = Timestamp::from_millis(slot.mark).max(self.workers.seen(slot.worker));
+        let mut at = (seen + timeouts.heartbeat).min(Timestamp::from_millis(slot.started_at) + timeouts.run);
+        if !slot.flags.has(Flags::EXPIRE) {
+            at = at.min(self.hard_deadline(id));
+        }
+        self.wheel.arm(id, at);
+    }
+
+    /// Arms or disarms the timer of a task that waits in memory.
+    pub(super) fn arm_waiting(&mut self, id: u32) {
+        let slot = self.slot(id);
+        let at = match slot.state {
+            State::Delayed => Timestamp::from_millis(slot.mark).min(self.hard_deadline(id)),
+            _ => self.start_deadline(id).min(self.hard_deadline(id)),
+        };
+        if at == Timestamp::MAX {
+            self.wheel.disarm(id);
+        } else {
+            self.wheel.arm(id, at);
+        }
+    }
+
+    /// When the task as a whole must have ended.
+    fn hard_deadline(&self, id: u32) -> Timestamp {
+        let total = self
+            .policy
+            .timeouts
+            .total
+            .map_or(Timestamp::MAX, |total| self.begin(id) + total);
+        self.options(id)
+            .and_then(|options| options.deadline)
+            .map_or(total, |deadline| deadline.min(total))
+    }
+
+    /// When a task that was never leased must have been.
+    fn start_deadline(&self, id: u32) -> Timestamp {
+        match self.policy.timeouts.start {
+            Some(start) if self.slot(id).attempts == 0 => self.begin(id) + start,
+            _ => Timestamp::MAX,
+        }
+    }
+
+    /// Since when the task could have run.
+    fn begin(&self, id: u32) -> Timestamp {
+        let submitted = Timestamp::from_millis(self.slot(id).submitted_at);
+        let not_before = self.options(id).and_then(|options| options.not_before);
+        not_before.map_or(submitted, |not_before| not_before.max(submitted))
+    }
+}
+
+impl Wheel {
+    /// Makes room for slots of a slab of `len`.
+    pub(super) fn grow_to(&mut self, len: usize) {
+        if len > self.len() {
+            self.grow(len.next_power_of_two());
+        }
+    }
+}
