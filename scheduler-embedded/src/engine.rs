@@ -1,0 +1,170 @@
+//! The engine: one fjall database with few keyspaces, however many pipelines there are.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use scheduler_core::id::{PipelineId, ShardId};
+
+use crate::config::EmbeddedConfig;
+use crate::error::OpenError;
+
+/// The tables, and the first byte of their keys in [`Engine::rows`].
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Table {
+    Topic = 1,
+    LogPartition = 2,
+    Dead = 3,
+    DeadCount = 4,
+    Parked = 5,
+    ParkedByTime = 6,
+    Expiry = 7,
+    Client = 8,
+    ApiKey = 9,
+    Application = 10,
+    Pipeline = 11,
+    Sequence = 12,
+    PipelinePath = 13,
+}
+
+/// The database.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    db: Database,
+    /// Small rows of every kind; see [`Table`].
+    pub(crate) rows: Keyspace,
+    /// The newest checkpoint of each shard.
+    pub(crate) shards: Keyspace,
+    /// Packed results.
+    pub(crate) results: Keyspace,
+    /// Records that left the log's own files unread.
+    pub(crate) backlog: Keyspace,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(crate) fn open(path: &Path, config: &EmbeddedConfig) -> Result<Self, OpenError> {
+        let open = || {
+            let db = Database::builder(path)
+                .cache_size(config.cache_bytes)
+                .worker_threads(1)
+                .manual_journal_persist(true)
+                .max_journaling_size(64 << 20)
+                .open()?;
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(config.write_buffer_bytes)
+                    .manual_journal_persist(true)
+            };
+            Ok(Self {
+                rows: db.keyspace("rows", options)?,
+                shards: db.keyspace("shards", options)?,
+                results: db.keyspace("results", options)?,
+                backlog: db.keyspace("backlog", options)?,
+                db,
+            })
+        };
+        open().map_err(OpenError::engine(path))
+    }
+
+    /// A batch that is durable once it is committed.
+    pub(crate) fn batch(&self) -> OwnedWriteBatch {
+        self.db.batch().durability(Some(PersistMode::SyncData))
+    }
+
+    /// A batch that is durable with the next durable one.
+    pub(crate) fn lazy_batch(&self) -> OwnedWriteBatch {
+        self.db.batch()
+    }
+
+    /// Makes the lazy batches so far durable.
+    pub(crate) fn persist(&self) -> fjall::Result<()> {
+        self.db.persist(PersistMode::SyncData)
+    }
+
+    /// A row's value.
+    pub(crate) fn row(&self, key: &[u8]) -> fjall::Result<Option<Bytes>> {
+        Ok(self.rows.get(key)?.map(Into::into))
+    }
+}
+
+/// Builds keys that sort as their parts do.
+#[derive(Clone, Debug)]
+pub(crate) struct Key(Vec<u8>);
+
+impl Key {
+    pub(crate) fn of(table: Table) -> Self {
+        Self(vec![table as u8])
+    }
+
+    /// A key of a keyspace that holds one table only.
+    pub(crate) fn bare() -> Self {
+        Self(Vec::with_capacity(24))
+    }
+
+    pub(crate) fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    pub(crate) fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub(crate) fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    pub(crate) fn pipeline(self, pipeline: PipelineId) -> Self {
+        self.u32(pipeline.0)
+    }
+
+    pub(crate) fn shard(self, shard: ShardId) -> Self {
+        self.pipeline(shard.pipeline).u32(shard.partition.0)
+    }
+
+    /// Text, ended so that no text's keys lie among those of a longer one. Names hold no zero byte.
+    pub(crate) fn text(mut self, value: &str) -> Self {
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    pub(crate) fn raw(mut self, value: &[u8]) -> Self {
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The big-endian number of 8 bytes at `at`.
+    pub(crate) fn number_at(key: &[u8], at: usize) -> Option<u64> {
+        Some(u64::from_be_bytes(*key.get(at..)?.first_chunk()?))
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Key> for fjall::Slice {
+    fn from(key: Key) -> Self {
+        key.0.into()
+    }
+}

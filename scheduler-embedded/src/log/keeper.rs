@@ -1,0 +1,285 @@
+//! The log's housekeeping, on a thread of its own: segments that nobody wants are removed, the oldest of too many move into
+//! the engine, and what is given up there is removed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use scheduler_core::id::{PipelineId, ShardId};
+
+use super::frame::split;
+use super::index::{Index, Run};
+use super::segment::Segment;
+use super::{Shared, lock};
+use crate::error::Corrupt;
+
+/// How long the keeper waits after a failure before it tries again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The engine's files are rewritten when at least so many bytes in them are given up.
+const COMPACT_BYTES: u64 = 64 << 20;
+
+/// What is there to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Chores {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Segments may have to go.
+    segments: bool,
+    trim: BTreeSet<ShardId>,
+    deleted: BTreeSet<PipelineId>,
+    closed: bool,
+}
+
+impl Chores {
+    /// What an interrupted keeper may have left behind.
+    pub(crate) fn new(index: &Index) -> Self {
+        let trim = index
+            .partitions
+            .iter()
+            .filter(|(_, p)| p.trimmed < p.start.min(p.backlog_end));
+        let state = State {
+            segments: true,
+            trim: trim.map(|(&shard, _)| shard).collect(),
+            deleted: index
+                .topics
+                .iter()
+                .filter(|(_, row)| row.partitions == 0)
+                .map(|(&id, _)| id)
+                .collect(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        lock(&self.state).segments = true;
+        self.ready.notify_one();
+    }
+
+    /// A partition gave something up; `trim` if some of it lies in the engine.
+    pub(crate) fn truncated(&self, trim: Option<ShardId>) {
+        let mut state = lock(&self.state);
+        state.segments = true;
+        state.trim.extend(trim);
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn deleted(&self, pipeline: PipelineId) {
+        let mut state = lock(&self.state);
+        state.segments = true;
+        state.deleted.insert(pipeline);
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.ready.notify_one();
+    }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    /// Waits for something to do and takes it. `None` once closed.
+    fn take(&self) -> Option<State> {
+        let idle = |state: &mut State| {
+            !state.closed && !state.segments && state.trim.is_empty() && state.deleted.is_empty()
+        };
+        let mut state = self
+            .ready
+            .wait_while(lock(&self.state), idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        (!state.closed).then(|| std::mem::take(&mut *state))
+    }
+
+    /// Puts back what could not be done, and waits a little.
+    fn put_back(&self, work: State) {
+        let mut state = lock(&self.state);
+        state.segments = true;
+        state.trim.extend(work.trim);
+        state.deleted.extend(work.deleted);
+        // Woken early by new work it just tries early.
+        drop(self.ready.wait_timeout_while(state, PAUSE, |state| !state.closed));
+    }
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+enum KeeperError {
+    #[error(transparent)]
+    Engine(#[from] fjall::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("a frame of {0} cannot be read: {1}")]
+    Damaged(String, #[source] Corrupt),
+}
+
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    /// Bytes given up in the engine since its files were last rewritten.
+    trimmed: u64,
+}
+
+impl Keeper {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, trimmed: 0 }
+    }
+
+    pub(crate) fn run(mut self) {
+        while let Some(mut work) = self.shared.chores.take() {
+            if let Err(error) = self.keep(&mut work) {
+                tracing::error!(%error, "the task log's housekeeping failed; it is tried again");
+                self.shared.chores.put_back(work);
+            }
+        }
+    }
+
+    fn keep(&mut self, work: &mut State) -> Result<(), KeeperError> {
+        self.keep_segments()?;
+        while let Some(shard) = work.trim.first().copied() {
+            self.trim(shard)?;
+            work.trim.remove(&shard);
+        }
+        while let Some(pipeline) = work.deleted.first().copied() {
+            while self.shared.backlog.remove_pipeline(pipeline)? {}
+            work.deleted.remove(&pipeline);
+        }
+        self.give_back()
+    }
+
+    fn keep_segments(&mut self) -> Result<(), KeeperError> {
+        loop {
+            let mut index = self.shared.index();
+            let unwanted = index.unwanted_segment();
+            let many = index.segments.len() > self.shared.config.sealed_segments() + 1
+                || (index.runs > self.shared.config.index_entries && index.segments.len() > 1);
+            let oldest = index
+                .segments
+                .front()
+                .map(|entry| entry.segment.number)
+                .filter(|_| many);
+            drop(index);
+            let Some(number) = unwanted.or(oldest) else {
+                return Ok(());
+            };
+            if self.shared.chores.is_closed() {
+                return Ok(());
+            }
+            self.move_segment(number)?;
+        }
+    }
+
+    /// Moves what is still wanted of a segment into the engine, and removes its file.
+    fn move_segment(&mut self, number: u64) -> Result<(), KeeperError> {
+        let Some((segment, parts)) = self.parts(number) else {
+            return Ok(());
+        };
+        let mut intake = self.shared.backlog.intake();
+        let mut moved = BTreeSet::new();
+        for part in parts {
+            for run in part.runs {
+                let bytes = segment.read(run.position.into(), run.len as usize)?;
+                let frames = split(bytes)
+                    .map_err(|problem| KeeperError::Damaged(segment.path.display().to_string(), problem))?;
+                for (header, frame) in frames {
+                    if header.end() > part.start {
+                        intake.add(&header, &frame, part.start)?;
+                        moved.insert(part.shard);
+                    }
+                }
+            }
+            intake.finish(part.shard, part.start, part.end)?;
+        }
+        intake.commit()?;
+        if let Some(segment) = self
+            .shared
+            .index()
+            .drop_segment(number, |shard| moved.contains(&shard))
+        {
+            std::fs::remove_file(&segment.path)?;
+        }
+        self.shared.segment_gone.notify_all();
+        Ok(())
+    }
+
+    fn parts(&self, number: u64) -> Option<(Segment, Vec<Part>)> {
+        let index = self.shared.index();
+        let entry = index
+            .segments
+            .iter()
+            .find(|entry| entry.segment.number == number)?;
+        let parts = entry.ends.iter().filter_map(|(&shard, &end)| {
+            let partition = index.partitions.get(&shard)?;
+            let runs = partition
+                .runs
+                .iter()
+                .filter(|run| run.segment == number && partition.start < end);
+            Some(Part {
+                shard,
+                start: partition.start,
+                end,
+                runs: runs.copied().collect(),
+            })
+        });
+        Some((entry.segment.clone(), parts.collect()))
+    }
+
+    fn trim(&mut self, shard: ShardId) -> Result<(), KeeperError> {
+        let bounds = self
+            .shared
+            .index()
+            .partitions
+            .get(&shard)
+            .map(|p| (p.trimmed, p.start, p.backlog_end));
+        let Some((trimmed, start, backlog_end)) = bounds else {
+            return Ok(());
+        };
+        let (trimmed, removed) = self.shared.backlog.trim(shard, trimmed, start, backlog_end)?;
+        self.trimmed += removed;
+        if let Some(partition) = self.shared.index().partitions.get_mut(&shard) {
+            partition.trimmed = partition.trimmed.max(trimmed);
+        }
+        Ok(())
+    }
+
+    /// Gives the room of removed records back to the file system.
+    fn give_back(&mut self) -> Result<(), KeeperError> {
+        if self.trimmed == 0 {
+            return Ok(());
+        }
+        let backlog = &self.shared.backlog.engine.backlog;
+        let empty = self
+            .shared
+            .index()
+            .partitions
+            .values()
+            .all(|p| p.trimmed >= p.backlog_end);
+        if empty {
+            self.shared.backlog.engine.persist()?;
+            backlog.clear()?;
+            self.trimmed = 0;
+        } else if self.trimmed >= COMPACT_BYTES.max(backlog.disk_space() / 2) {
+            backlog.rotate_memtable_and_wait()?;
+            backlog.major_compact()?;
+            self.trimmed = 0;
+        }
+        Ok(())
+    }
+}
+
+/// One partition's part of a segment.
+struct Part {
+    shard: ShardId,
+    start: u64,
+    end: u64,
+    runs: Vec<Run>,
+}

@@ -1,0 +1,14 @@
+//! The storage ports in memory: deterministic, for the simulator and for tests of what stands on them.
+
+mod catalog;
+mod log;
+mod store;
+
+pub use self::log::MemoryLog;
+pub use self::store::MemoryStore;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
