@@ -1,12 +1,15 @@
 //! The pure part of the workload scheduler.
 
+pub mod activation;
 pub mod checkpoint;
 pub mod codec;
 pub mod id;
 pub mod name;
 pub mod outcome;
+pub mod pipeline;
 pub mod policy;
 pub mod port;
+pub mod session;
 pub mod shard;
 mod snapshot;
 pub mod task;

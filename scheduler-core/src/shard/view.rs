@@ -45,6 +45,20 @@ pub struct Counts {
     pub cancelled: u64,
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            ready: self.ready + other.ready,
+            delayed: self.delayed + other.delayed,
+            running: self.running + other.running,
+            succeeded: self.succeeded + other.succeeded,
+            dead: self.dead + other.dead,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+}
+
 impl Shard {
     /// What is known of the task at `offset`.
     pub fn find(&self, offset: Offset) -> Found {

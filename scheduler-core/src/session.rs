@@ -1,0 +1,102 @@
+//! A worker's session, as the node sees it: how much room the worker has, and what it said about partitions that are not active yet.
+
+use std::collections::BTreeMap;
+
+use crate::id::{LeaseToken, Offset, Partition, WorkerId};
+use crate::outcome::AttemptOutcome;
+use crate::port::gateway::{Report, WorkerHello};
+use crate::time::Timestamp;
+
+/// Numbers the sessions of a node, so that a late word for an old session does not reach a new one.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionId(pub u64);
+
+/// Most tasks that a session can have room for: a larger credit counts as this.
+pub const MAX_CREDIT: u32 = 100_000;
+
+/// What a worker holds and has reported of one partition.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presented {
+    pub(crate) held: Vec<(Offset, LeaseToken)>,
+    pub(crate) reported: Vec<(Offset, LeaseToken, AttemptOutcome)>,
+}
+
+/// A worker's session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) worker: WorkerId,
+    credit: u32,
+    /// Whether leases are wanted for one answer only.
+    pub(crate) is_poll: bool,
+    pub(crate) draining: bool,
+    pub(crate) seen: Timestamp,
+    /// What was said of partitions whose shards are not active here: told to each as it comes up.
+    presented: BTreeMap<Partition, Presented>,
+}
+
+impl Session {
+    pub(crate) fn new(now: Timestamp, hello: WorkerHello) -> Self {
+        let mut presented: BTreeMap<Partition, Presented> = BTreeMap::new();
+        for lease in hello.held {
+            presented
+                .entry(lease.partition)
+                .or_default()
+                .held
+                .push((lease.offset, lease.token));
+        }
+        for Report { lease, outcome } in hello.reported {
+            presented
+                .entry(lease.partition)
+                .or_default()
+                .reported
+                .push((lease.offset, lease.token, outcome));
+        }
+        Self {
+            worker: hello.worker,
+            credit: 0,
+            is_poll: false,
+            draining: false,
+            seen: now,
+            presented,
+        }
+    }
+
+    pub(crate) fn poll(now: Timestamp, worker: WorkerId, limit: u32) -> Self {
+        Self {
+            worker,
+            credit: limit,
+            is_poll: true,
+            draining: false,
+            seen: now,
+            presented: BTreeMap::new(),
+        }
+    }
+
+    /// What the worker said of `partition` before its shard was active.
+    pub(crate) fn present(&mut self, partition: Partition) -> Presented {
+        self.presented.remove(&partition).unwrap_or_default()
+    }
+
+    /// Keeps a report for a partition whose shard is not active here.
+    pub(crate) fn defer(&mut self, report: Report) {
+        let Report { lease, outcome } = report;
+        self.presented.entry(lease.partition).or_default().reported.push((
+            lease.offset,
+            lease.token,
+            outcome,
+        ));
+    }
+
+    /// Room for tasks.
+    pub(crate) fn credit(&self) -> u32 {
+        if self.draining { 0 } else { self.credit }
+    }
+
+    pub(crate) fn add_credit(&mut self, more: u32) {
+        self.credit = self.credit.saturating_add(more).min(MAX_CREDIT);
+    }
+
+    pub(crate) fn spend(&mut self, tasks: u32) {
+        self.credit = self.credit.saturating_sub(tasks);
+    }
+}
