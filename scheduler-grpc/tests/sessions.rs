@@ -1,5 +1,12 @@
 //! Workers over loopback: sessions, and the calls without one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::items_after_statements,
+    reason = "tests"
+)]
+
 mod fake;
 
 use std::time::Duration;

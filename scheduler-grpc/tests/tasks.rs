@@ -1,5 +1,12 @@
 //! Tasks and administration over loopback, with the client and with bare requests.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::items_after_statements,
+    reason = "tests"
+)]
+
 mod fake;
 
 use std::time::Duration;
@@ -334,7 +341,7 @@ async fn bad_input_is_refused_by_the_name_of_its_field() {
         pipeline: pipe.clone(),
         ..Default::default()
     };
-    let new = wire::CreatePipelineRequest {
+    let new = CreatePipelineRequest {
         application: app.clone(),
         name: pipe.clone(),
         ..Default::default()
@@ -476,21 +483,21 @@ async fn bad_input_is_refused_by_the_name_of_its_field() {
         "application"
     );
     refused!(
-        admin.create_pipeline(wire::CreatePipelineRequest {
+        admin.create_pipeline(CreatePipelineRequest {
             name: "No".into(),
             ..new.clone()
         }),
         "name"
     );
     refused!(
-        admin.create_pipeline(wire::CreatePipelineRequest {
+        admin.create_pipeline(CreatePipelineRequest {
             max_replicas: Some(1),
             ..new.clone()
         }),
         "max_replicas"
     );
     refused!(
-        admin.create_pipeline(wire::CreatePipelineRequest {
+        admin.create_pipeline(CreatePipelineRequest {
             policy: Some(wire::Policy {
                 max_attempts: Some(0),
                 ..Default::default()
@@ -500,7 +507,7 @@ async fn bad_input_is_refused_by_the_name_of_its_field() {
         "policy.max_attempts"
     );
     refused!(
-        admin.update_pipeline(wire::UpdatePipelineRequest {
+        admin.update_pipeline(UpdatePipelineRequest {
             application: app.clone(),
             name: pipe.clone(),
             chart: Some(String::new()),

@@ -60,7 +60,7 @@ impl Call {
         }
         Ok(self.deadline.map_or(asked, |deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
-            asked.min(left - (left / 10).min(Duration::from_millis(100)))
+            asked.min(left.saturating_sub((left / 10).min(Duration::from_millis(100))))
         }))
     }
 

@@ -145,19 +145,18 @@ impl Outbound {
                 return None;
             }
             tokio::select! {
-                events = self.events.next() => match events {
-                    Some(events) => {
-                        events.into_iter().for_each(|event| self.outbox.add(event));
+                events = self.events.next() => {
+                    if let Some(events) = events {
+                        self.outbox.extend(events);
                         self.take_ready();
-                    }
-                    None => {
+                    } else {
                         // The gateway ended it; the worker's side knows better if it failed.
                         self.over = true;
                         if let Some(Ok((Err(status), _))) = (&mut self.inbound).now_or_never() {
                             return Some(Err(status));
                         }
                     }
-                },
+                }
                 ended = &mut self.inbound => {
                     self.over = true;
                     match ended {
@@ -185,7 +184,7 @@ impl Outbound {
     fn take_ready(&mut self) {
         while self.outbox.len() < self.node.config.session_batch {
             match self.events.next().now_or_never() {
-                Some(Some(events)) => events.into_iter().for_each(|event| self.outbox.add(event)),
+                Some(Some(events)) => self.outbox.extend(events),
                 // The end is seen again by the next call.
                 Some(None) | None => return,
             }

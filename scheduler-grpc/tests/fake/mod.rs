@@ -2,7 +2,10 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "each test file uses its part"
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::wildcard_imports,
+    reason = "each test file uses its part, and nobody reads its docs"
 )]
 //! A fake gateway: it knows one client, one application and one pipeline, keeps tasks in a list, and hands a session's two ends to the test.
 
@@ -66,7 +69,7 @@ impl FakeGateway {
         (fake, opened)
     }
 
-    fn known(&self, path: &PipelinePath) -> Result<(), ApiError> {
+    fn known(path: &PipelinePath) -> Result<(), ApiError> {
         if path.client == name("tenant") && path.application == name("myname") && path.pipeline == name("ocr")
         {
             Ok(())
@@ -98,7 +101,7 @@ impl FakeGateway {
         })
     }
 
-    fn pipeline_view(&self) -> PipelineView {
+    fn pipeline_view() -> PipelineView {
         PipelineView {
             pipeline: Pipeline {
                 id: PipelineId(1),
@@ -195,42 +198,42 @@ impl AdminApi for FakeGateway {
         new: NewPipeline,
     ) -> Result<PipelineView, ApiError> {
         self.created.lock().unwrap().push(new);
-        Ok(self.pipeline_view())
+        Ok(Self::pipeline_view())
     }
     async fn pipelines(&self, _: &Caller, _: &Name) -> Result<Vec<PipelineView>, ApiError> {
-        Ok(vec![self.pipeline_view()])
+        Ok(vec![Self::pipeline_view()])
     }
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
-        self.known(path)?;
-        Ok(self.pipeline_view())
+        Self::known(path)?;
+        Ok(Self::pipeline_view())
     }
     async fn change_pipeline(
         &self,
         path: &PipelinePath,
         change: PipelineChange,
     ) -> Result<PipelineView, ApiError> {
-        self.known(path)?;
-        let mut view = self.pipeline_view();
+        Self::known(path)?;
+        let mut view = Self::pipeline_view();
         view.pipeline.paused = change.paused.unwrap_or_default();
         self.changes.lock().unwrap().push(change);
         Ok(view)
     }
     async fn scale_pipeline(&self, path: &PipelinePath, workers: u32) -> Result<PipelineView, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         if workers > 3 {
             return Err(ApiError::invalid("workers", "must be at most 3"));
         }
-        Ok(self.pipeline_view())
+        Ok(Self::pipeline_view())
     }
     async fn delete_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
-        self.known(path)
+        Self::known(path)
     }
 }
 
 #[async_trait]
 impl TaskApi for FakeGateway {
     async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
         }
@@ -244,11 +247,11 @@ impl TaskApi for FakeGateway {
         Ok(ids)
     }
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         self.view_of(id)
     }
     async fn wait(&self, path: &PipelinePath, id: TaskId, patience: Duration) -> Result<TaskView, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         self.patiences.lock().unwrap().push(patience);
         self.view_of(id)
     }
@@ -259,7 +262,7 @@ impl TaskApi for FakeGateway {
         after: Option<PageCursor>,
         limit: usize,
     ) -> Result<Page<TaskView>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         if !filter.states.is_empty() && !filter.states.contains(&TaskState::Queued) {
             return Ok(Page {
                 items: Vec::new(),
@@ -283,7 +286,7 @@ impl TaskApi for FakeGateway {
         Ok(Page { items, next })
     }
     async fn watch(&self, path: &PipelinePath, id: Option<TaskId>) -> Result<TaskStream, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         let first: Vec<_> = id.map(|id| self.view_of(id)).transpose()?.into_iter().collect();
         Ok(Box::pin(futures::stream::StreamExt::chain(
             futures::stream::iter(first),
@@ -291,13 +294,13 @@ impl TaskApi for FakeGateway {
         )))
     }
     async fn cancel(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         let mut view = self.view_of(id)?;
         view.state = TaskState::Cancelled;
         Ok(view)
     }
     async fn retry(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         self.view_of(id)
     }
     async fn dead(
@@ -306,7 +309,7 @@ impl TaskApi for FakeGateway {
         _: Option<PageCursor>,
         _: usize,
     ) -> Result<Page<(TaskId, DeadTask)>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         let dead = DeadTask {
             offset: Offset(7),
             reason: DeadReason::Rejected,
@@ -325,7 +328,7 @@ impl TaskApi for FakeGateway {
         self.purge(path, which).await
     }
     async fn purge(&self, path: &PipelinePath, which: DeadSelection) -> Result<u64, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         Ok(match which {
             DeadSelection::All => 42,
             DeadSelection::Ids(ids) => ids.len() as u64,
@@ -359,7 +362,7 @@ impl EventSource for Source {
 #[async_trait]
 impl WorkerApi for FakeGateway {
     async fn attach(&self, path: &PipelinePath, hello: WorkerHello) -> Result<WorkerSession, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         let (commands, taken) = mpsc::channel(1);
         let (events, source) = mpsc::unbounded_channel();
         self.sessions
@@ -383,7 +386,7 @@ impl WorkerApi for FakeGateway {
         _: u32,
         patience: Duration,
     ) -> Result<Vec<Lease>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         self.patiences.lock().unwrap().push(patience);
         Ok(vec![lease(3)])
     }
@@ -393,7 +396,7 @@ impl WorkerApi for FakeGateway {
         _: WorkerId,
         reports: Vec<Report>,
     ) -> Result<Vec<Verdict>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         let verdicts = reports.iter().map(|report| match report.lease.offset.0 {
             3 => Verdict::Taken,
             _ => Verdict::Late,
@@ -408,11 +411,11 @@ impl WorkerApi for FakeGateway {
         _: WorkerId,
         leases: Vec<HeldLease>,
     ) -> Result<Vec<bool>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         Ok(leases.iter().map(|lease| lease.offset.0 == 3).collect())
     }
     async fn locate(&self, path: &PipelinePath) -> Result<Vec<Location>, ApiError> {
-        self.known(path)?;
+        Self::known(path)?;
         Ok(vec![Location {
             partition: Partition(0),
             address: "127.0.0.1:1".into(),

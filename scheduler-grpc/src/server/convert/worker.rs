@@ -181,7 +181,13 @@ impl Outbox {
         }));
     }
 
-    pub(crate) fn add(&mut self, event: WorkerEvent) {
+    pub(crate) fn extend(&mut self, events: Vec<WorkerEvent>) {
+        for event in events {
+            self.add(event);
+        }
+    }
+
+    fn add(&mut self, event: WorkerEvent) {
         match event {
             WorkerEvent::Leases(leases) => {
                 for next in leases {
