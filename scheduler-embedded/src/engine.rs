@@ -50,6 +50,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     pub(crate) fn open(path: &Path, config: &EmbeddedConfig) -> Result<Self, OpenError> {
+        crate::journal::repair(path)?;
         let open = || {
             let db = Database::builder(path)
                 .cache_size(config.cache_bytes)
@@ -73,19 +74,9 @@ impl Engine {
         open().map_err(OpenError::engine(path))
     }
 
-    /// A batch that is durable once it is committed.
+    /// A batch that is durable once it is committed. There is no other kind: see [`crate::journal`].
     pub(crate) fn batch(&self) -> OwnedWriteBatch {
         self.db.batch().durability(Some(PersistMode::SyncData))
-    }
-
-    /// A batch that is durable with the next durable one.
-    pub(crate) fn lazy_batch(&self) -> OwnedWriteBatch {
-        self.db.batch()
-    }
-
-    /// Makes the lazy batches so far durable.
-    pub(crate) fn persist(&self) -> fjall::Result<()> {
-        self.db.persist(PersistMode::SyncData)
     }
 
     /// A row's value.

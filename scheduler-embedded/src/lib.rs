@@ -4,6 +4,7 @@ mod config;
 mod directory;
 mod engine;
 mod error;
+mod journal;
 mod log;
 mod store;
 

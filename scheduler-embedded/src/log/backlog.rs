@@ -4,7 +4,6 @@
 //! the log's own files stay few and its index small, whatever the backlog; and a slow pipeline does not hold the files of fast ones.
 
 use bytes::Bytes;
-use fjall::PersistMode;
 use scheduler_core::id::{Partition, PipelineId, ShardId};
 
 use super::frame::{FrameHeader, split};
@@ -135,7 +134,7 @@ impl Backlog {
 
     /// Removes chunks of a deleted pipeline, a bounded part of them; answers whether there may be more.
     pub(crate) fn remove_pipeline(&self, pipeline: PipelineId) -> fjall::Result<bool> {
-        let mut batch = self.engine.lazy_batch();
+        let mut batch = self.engine.batch();
         for chunk in self
             .engine
             .backlog
@@ -194,7 +193,7 @@ impl Backlog {
             };
             removed += (keys.len() * CHUNK_BYTES) as u64;
             if !keys.is_empty() {
-                let mut batch = self.engine.lazy_batch();
+                let mut batch = self.engine.batch();
                 for key in keys {
                     batch.remove(&self.engine.backlog, key);
                 }
@@ -216,7 +215,7 @@ impl Backlog {
     pub(crate) fn intake(&self) -> Intake<'_> {
         Intake {
             backlog: self,
-            batch: self.engine.lazy_batch(),
+            batch: self.engine.batch(),
             batched: 0,
             chunk: Vec::new(),
             chunk_first: 0,
@@ -261,14 +260,14 @@ impl Intake<'_> {
             .insert(&engine.rows, partition_key(shard), partition_value(start, end));
         if self.batched >= COMMIT_BYTES {
             self.batched = 0;
-            std::mem::replace(&mut self.batch, engine.lazy_batch()).commit()?;
+            std::mem::replace(&mut self.batch, engine.batch()).commit()?;
         }
         Ok(())
     }
 
     /// Makes all of it durable.
     pub(crate) fn commit(self) -> fjall::Result<()> {
-        self.batch.durability(Some(PersistMode::SyncData)).commit()
+        self.batch.commit()
     }
 }
 

@@ -262,12 +262,14 @@ impl Keeper {
             .index()
             .partitions
             .values()
-            .all(|p| p.trimmed >= p.backlog_end);
-        if empty {
-            self.shared.backlog.engine.persist()?;
-            backlog.clear()?;
-            self.trimmed = 0;
-        } else if self.trimmed >= COMPACT_BYTES.max(backlog.disk_space() / 2) {
+            .all(|p| p.start >= p.backlog_end);
+        // Not `Keyspace::clear`: after a crash the engine would repeat it on what was written since.
+        let enough = if empty {
+            COMPACT_BYTES / 8
+        } else {
+            COMPACT_BYTES.max(backlog.disk_space() / 2)
+        };
+        if self.trimmed >= enough {
             backlog.rotate_memtable_and_wait()?;
             backlog.major_compact()?;
             self.trimmed = 0;
