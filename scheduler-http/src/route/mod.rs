@@ -1,0 +1,98 @@
+//! The handlers, one file for each thing they are about.
+
+mod applications;
+mod bulk;
+mod dead_letters;
+mod docs;
+mod events;
+mod health;
+mod pipelines;
+mod submit;
+mod tasks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, Uri};
+use scheduler_core::name::PipelinePath;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::Api;
+use crate::problem::{Kind, Problem};
+
+pub(crate) use docs::openapi;
+
+/// Every route that is in the OpenAPI document. A task is submitted to the pipeline itself, so everything else about a
+/// pipeline has a path of its own below it, and no pipeline's name can be taken for one.
+fn documented() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(docs::frame())
+        .routes(routes!(applications::list, applications::create))
+        .routes(routes!(applications::get, applications::delete))
+        .routes(routes!(pipelines::list, pipelines::create))
+        .routes(routes!(
+            pipelines::get,
+            pipelines::change,
+            pipelines::delete,
+            submit::submit
+        ))
+        .routes(routes!(pipelines::pause))
+        .routes(routes!(pipelines::resume))
+        .routes(routes!(pipelines::scale))
+        .routes(routes!(events::of_pipeline))
+        .routes(routes!(tasks::list))
+        .routes(routes!(bulk::submit))
+        .routes(routes!(tasks::get))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::retry))
+        .routes(routes!(events::of_task))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::purge))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::ready))
+}
+
+/// Every route, and what answers when there is none.
+pub(crate) fn all(api: Arc<Api>) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
+        .merge(docs::router())
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+}
+
+async fn no_such_route(uri: Uri) -> Problem {
+    let path = crate::extract::shorten(uri.path()).into_owned();
+    Problem::new(
+        Kind::NoSuchRoute,
+        format!("there is no path {path}; /api/docs lists those that there are"),
+    )
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    let method = crate::extract::shorten(method.as_str()).into_owned();
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("the path does not take {method}; the Allow header says what it takes"),
+    )
+}
+
+/// Says where something is. `location` is made of checked names, so that it always fits a header.
+fn located(mut response: Response, location: String) -> Response {
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// The path of a pipeline.
+fn url_of(path: &PipelinePath) -> String {
+    format!(
+        "/api/applications/{}/pipelines/{}",
+        path.application, path.pipeline
+    )
+}

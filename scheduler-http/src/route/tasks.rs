@@ -1,0 +1,210 @@
+//! Tasks that were submitted.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use scheduler_core::port::gateway::TaskFilter;
+use utoipa::IntoParams;
+
+use super::pipelines::PipelineParams;
+use super::submit::{WaitParams, wait_for};
+use crate::Api;
+use crate::config::HttpConfig;
+use crate::cursor::{self, List};
+use crate::extract::{
+    FromPairs, InPipeline, OfTask, Pairs, Query, WaitQuery, limit_of, once, shorten, unknown,
+};
+use crate::problem::Problem;
+use crate::serve::Draining;
+use crate::wire::Items;
+use crate::wire::task::{StateText, TaskBody, state_of};
+
+/// A task in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub(super) struct OneTaskParams {
+    /// The application's name.
+    #[param(example = "myname")]
+    app: String,
+    /// The pipeline's name.
+    #[param(example = "ocr")]
+    name: String,
+    /// The task's id, as the submission answered it.
+    #[param(example = "t1-0-2f")]
+    id: String,
+}
+
+/// Which part of a list.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub(super) struct PageParams {
+    /// `next` of the page before; from the beginning if left out.
+    cursor: Option<String>,
+    /// Most items on the page. Default 100, at most 1000 unless the server is configured otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+/// Which tasks.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "read by the derive only")]
+struct FilterParams {
+    /// In one of these states, separated by commas; in any if left out.
+    #[param(style = Form, explode = false, example = json!(["running", "queued"]))]
+    state: Option<Vec<StateText>>,
+}
+
+/// A page that is asked for.
+#[derive(Debug)]
+pub(super) struct PageQuery {
+    pub(super) cursor: Option<String>,
+    pub(super) limit: usize,
+}
+
+const USUAL_PAGE: usize = 100;
+
+/// Takes a pair of a page's; answers whether it is one.
+fn take_page(
+    cursor: &mut Option<String>,
+    limit: &mut Option<usize>,
+    name: &str,
+    value: &str,
+    config: &HttpConfig,
+) -> Result<bool, Problem> {
+    match name {
+        "cursor" => once(cursor, "cursor", value.to_owned())?,
+        "limit" => once(limit, "limit", limit_of(value, config.max_page)?)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+impl FromPairs for PageQuery {
+    fn from_pairs(pairs: Pairs<'_>, config: &HttpConfig) -> Result<Self, Problem> {
+        let (mut cursor, mut limit) = (None, None);
+        for (name, value) in pairs {
+            if !take_page(&mut cursor, &mut limit, &name, &value, config)? {
+                return Err(unknown(&name, "`cursor`, `limit`"));
+            }
+        }
+        Ok(Self {
+            cursor,
+            limit: limit.unwrap_or(USUAL_PAGE.min(config.max_page)),
+        })
+    }
+}
+
+/// A page of tasks that is asked for.
+#[derive(Debug)]
+pub(crate) struct TasksQuery {
+    page: PageQuery,
+    filter: TaskFilter,
+}
+
+impl FromPairs for TasksQuery {
+    fn from_pairs(pairs: Pairs<'_>, config: &HttpConfig) -> Result<Self, Problem> {
+        let (mut cursor, mut limit) = (None, None);
+        let mut filter = TaskFilter::default();
+        for (name, value) in pairs {
+            if name == "state" {
+                for text in value.split(',') {
+                    let state = state_of(text).ok_or_else(|| {
+                        let found = shorten(text);
+                        Problem::invalid("state", format!("must be of queued, delayed, running, succeeded, dead, cancelled, expired, separated by commas; found {found:?}"))
+                    })?;
+                    if !filter.states.contains(&state) {
+                        filter.states.push(state);
+                    }
+                }
+            } else if !take_page(&mut cursor, &mut limit, &name, &value, config)? {
+                return Err(unknown(&name, "`state`, `cursor`, `limit`"));
+            }
+        }
+        let limit = limit.unwrap_or(USUAL_PAGE.min(config.max_page));
+        Ok(Self {
+            page: PageQuery { cursor, limit },
+            filter,
+        })
+    }
+}
+
+/// List tasks, partition by partition and the newest first.
+///
+/// A page may have fewer items than asked for, or none, and still a `next`.
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks", tag = "tasks",
+    params(PipelineParams, FilterParams, PageParams),
+    responses((status = 200, description = "A page of them.", body = Items<TaskBody>)))]
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    InPipeline(path): InPipeline,
+    Query(query): Query<TasksQuery>,
+) -> Result<Json<Items<TaskBody>>, Problem> {
+    let after = query
+        .page
+        .cursor
+        .map(|text| cursor::decode(List::Tasks, &path, &text))
+        .transpose()?;
+    let page = api
+        .gateway
+        .tasks(&path, &query.filter, after, query.page.limit)
+        .await?;
+    Ok(Json(Items {
+        items: page.items.into_iter().map(TaskBody::from).collect(),
+        next: page.next.map(|next| cursor::encode(List::Tasks, &path, next)),
+    }))
+}
+
+/// Get a task.
+///
+/// With `wait`, this answers when the task has ended (200) or as it is when the time is over (202).
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}", tag = "tasks", params(OneTaskParams, WaitParams),
+    responses(
+        (status = 200, description = "The task.", body = TaskBody),
+        (status = 202, description = "With `wait`: the task, which has not ended.", body = TaskBody),
+    ))]
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    OfTask { path, id }: OfTask,
+    Query(query): Query<WaitQuery>,
+    draining: Option<Extension<Draining>>,
+) -> Result<Response, Problem> {
+    if let Some(patience) = query.wait {
+        let draining = draining.map(|Extension(draining)| draining);
+        if let Some(response) = wait_for(&api, &path, id, patience, draining).await? {
+            return Ok(response);
+        }
+    }
+    let view = api.gateway.task(&path, id).await?;
+    Ok(Json(TaskBody::from(view)).into_response())
+}
+
+/// Cancel a task that has not ended. A running attempt is told to stop.
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/cancel", tag = "tasks", params(OneTaskParams),
+    responses(
+        (status = 200, description = "The task as it is now.", body = TaskBody),
+        (status = 409, description = "It has ended.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn cancel(
+    State(api): State<Arc<Api>>,
+    OfTask { path, id }: OfTask,
+) -> Result<Json<TaskBody>, Problem> {
+    Ok(Json(api.gateway.cancel(&path, id).await?.into()))
+}
+
+/// Try a task again: a delayed one now, a dead one with fresh attempts.
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/retry", tag = "tasks", params(OneTaskParams),
+    responses(
+        (status = 200, description = "The task as it is now.", body = TaskBody),
+        (status = 409, description = "It is neither delayed nor dead.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn retry(
+    State(api): State<Arc<Api>>,
+    OfTask { path, id }: OfTask,
+) -> Result<Json<TaskBody>, Problem> {
+    Ok(Json(api.gateway.retry(&path, id).await?.into()))
+}
