@@ -326,7 +326,8 @@ pub enum DeadSelection {
 pub trait TaskApi: fmt::Debug + Send + Sync + 'static {
     /// Takes tasks in. When it answers they are durable; the ids are in the order of the tasks.
     ///
-    /// All or nothing is not promised: an error may mean that some were taken. An `Invalid` error's field begins with `[i]` when task `i` of several is at fault.
+    /// All or nothing is not promised: an error may mean that some were taken, but `Invalid` means that none was, so that the caller can try the others.
+    /// An `Invalid` error's field begins with `[i]` when task `i` of several is at fault.
     async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError>;
     /// One task.
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError>;
