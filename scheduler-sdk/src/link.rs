@@ -1,0 +1,104 @@
+//! One connection to a server after the other, each a task of its own.
+
+use scheduler_proto::worker::session_response::Kind;
+use scheduler_proto::worker::worker_service_client::WorkerServiceClient;
+use scheduler_proto::worker::{SessionRequest, session_request};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Endpoint;
+use tonic::{Request, Status};
+
+/// Messages on their way to the server. The session sends a handful per task; a server that does not take so many is
+/// as good as gone.
+const OUTGOING: usize = 4096;
+/// Messages from the server that the worker has not looked at; then the stream waits.
+const INCOMING: usize = 64;
+/// Bytes of one message from the server, at most: a batch of leases with their params.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a connection tells.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The connection is made; the stream is about to open.
+    Connected,
+    Received(Kind),
+    Lost(Status),
+}
+
+/// A connection that is made or being made. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    outgoing: mpsc::Sender<SessionRequest>,
+    incoming: mpsc::Receiver<Event>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    pub(crate) fn open(server: Endpoint, authorization: Option<MetadataValue<Ascii>>) -> Self {
+        let (outgoing, requests) = mpsc::channel(OUTGOING);
+        let (events, incoming) = mpsc::channel(INCOMING);
+        let task = tokio::spawn(async move {
+            let status = match talk(server, authorization, requests, &events).await {
+                Ok(()) => Status::unavailable("the server ended the session"),
+                Err(status) => status,
+            };
+            // An error says that the link was dropped.
+            let _ = events.send(Event::Lost(status)).await;
+        });
+        Self {
+            outgoing,
+            incoming,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// What comes next; cancel safe.
+    pub(crate) async fn next(&mut self) -> Event {
+        self.incoming
+            .recv()
+            .await
+            .unwrap_or_else(|| Event::Lost(Status::cancelled("the connection's task has ended")))
+    }
+
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
+        self.incoming.try_recv().ok()
+    }
+
+    /// Whether the message is on its way. If not, the server takes nothing any more.
+    pub(crate) fn send(&self, kind: session_request::Kind) -> bool {
+        self.outgoing
+            .try_send(SessionRequest { kind: Some(kind) })
+            .is_ok()
+    }
+}
+
+async fn talk(
+    server: Endpoint,
+    authorization: Option<MetadataValue<Ascii>>,
+    requests: mpsc::Receiver<SessionRequest>,
+    events: &mpsc::Sender<Event>,
+) -> Result<(), Status> {
+    let channel = server.connect().await.map_err(|error| {
+        let cause = std::error::Error::source(&error)
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        Status::unavailable(format!("cannot connect to {}: {error}{cause}", server.uri()))
+    })?;
+    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut request = Request::new(ReceiverStream::new(requests));
+    if let Some(authorization) = authorization {
+        request.metadata_mut().insert("authorization", authorization);
+    }
+    let gone = |_| Status::cancelled("the worker left");
+    // The server may answer the call only after the hello.
+    events.send(Event::Connected).await.map_err(gone)?;
+    let mut responses = client.session(request).await?.into_inner();
+    while let Some(response) = responses.message().await? {
+        if let Some(kind) = response.kind {
+            events.send(Event::Received(kind)).await.map_err(gone)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,441 @@
+//! The worker's side of a session, as a machine: no clock, no socket, no task.
+//!
+//! The driver feeds it what happens ([`Input`]) and does what it says ([`Output`]). After a batch of inputs, and when
+//! [`Session::next_deadline`] has come, it calls [`Session::flush`], which sends what has gathered.
+//!
+//! - Credits promise room: running tasks and credits together never exceed the concurrency, and none are given while too
+//!   many reports wait to be settled.
+//! - Each report is kept, in order, until the server says that a checkpoint covers it, and is presented again at the
+//!   beginning of the next connection. So are the leases that are still held.
+//! - A lease that is held or was reported already is not started again.
+
+mod unsettled;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use scheduler_proto::worker::report::Outcome;
+use scheduler_proto::worker::session_request::Kind as Request;
+use scheduler_proto::worker::session_response::Kind as Response;
+use scheduler_proto::worker::{Hello, Lease, LeaseRef, Progress, Report, Reports, Unit};
+
+use self::unsettled::Unsettled;
+
+/// Bytes of reports in one message, at most, below the 4 MiB that gRPC servers take unless told otherwise.
+const MAX_REPORTS_BYTES: usize = 2 * 1024 * 1024;
+/// Progress of all tasks is sent this often, at most.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Who the worker is and how much it takes on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionConfig {
+    /// The application of the pipeline.
+    pub application: String,
+    /// The pipeline whose tasks are worked on.
+    pub pipeline: String,
+    /// Chosen at random when the worker starts.
+    pub worker_id: [u8; 16],
+    /// For people.
+    pub name: String,
+    /// Tasks that run at once, at most.
+    pub concurrency: u32,
+    /// No more tasks are asked for while so many reports are not settled.
+    pub max_unsettled: usize,
+    /// No more tasks are asked for while unsettled reports have so many bytes.
+    pub max_unsettled_bytes: usize,
+}
+
+/// One attempt of a task: the names in a [`LeaseRef`].
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LeaseKey {
+    /// Of the task.
+    pub partition: u32,
+    /// Of the task.
+    pub offset: u64,
+    /// Of the lease.
+    pub epoch: u32,
+    /// Of the lease.
+    pub attempt: u32,
+}
+
+impl From<LeaseRef> for LeaseKey {
+    fn from(wire: LeaseRef) -> Self {
+        Self {
+            partition: wire.partition,
+            offset: wire.offset,
+            epoch: wire.epoch,
+            attempt: wire.attempt,
+        }
+    }
+}
+
+impl From<LeaseKey> for LeaseRef {
+    fn from(key: LeaseKey) -> Self {
+        Self {
+            partition: key.partition,
+            offset: key.offset,
+            epoch: key.epoch,
+            attempt: key.attempt,
+        }
+    }
+}
+
+/// What happens to a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A stream to a server is open; nothing was said yet.
+    Connected,
+    /// The server said this on the open stream.
+    Received(Response),
+    /// The stream is gone.
+    Disconnected,
+    /// A task that was started has ended.
+    Ended {
+        /// Which attempt.
+        lease: LeaseKey,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A running task says how far it is.
+    Progressed {
+        /// Which attempt.
+        lease: LeaseKey,
+        /// How far, JSON by convention.
+        progress: Bytes,
+    },
+    /// The worker is to end: take no more tasks.
+    Drain,
+}
+
+/// What the driver has to do, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send this on the open stream.
+    Send(Request),
+    /// Begin with this task; answer [`Input::Ended`].
+    Start(Lease),
+    /// The server wants this task stopped; it still has to end.
+    Stop(LeaseKey),
+    /// What tasks started from now on are to run.
+    Define(Bytes),
+    /// Leave this stream and open another.
+    Reconnect(&'static str),
+    /// The server did something the protocol does not have; the log should know.
+    Warn(&'static str),
+    /// After [`Input::Drain`]: every task has ended and every report is settled.
+    Drained,
+}
+
+/// The machine. See the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    stage: Stage,
+    held: BTreeMap<LeaseKey, Held>,
+    unsettled: Unsettled,
+    /// Of `unsettled`: made since the last flush, not sent on this stream yet.
+    unsent: Vec<Report>,
+    progress: BTreeMap<LeaseKey, Bytes>,
+    next_progress: Duration,
+    /// Credits given on this stream and not used yet.
+    credits: u32,
+    draining: bool,
+    drain_sent: bool,
+    drained: bool,
+    leaving: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Closed,
+    /// Said hello.
+    Greeting,
+    Open {
+        heartbeat: Duration,
+        next_alive: Duration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Held {
+    Running,
+    Stopping,
+}
+
+impl Session {
+    /// A session that is not connected yet.
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            config,
+            stage: Stage::Closed,
+            held: BTreeMap::new(),
+            unsettled: Unsettled::default(),
+            unsent: Vec::new(),
+            progress: BTreeMap::new(),
+            next_progress: Duration::ZERO,
+            credits: 0,
+            draining: false,
+            drain_sent: false,
+            drained: false,
+            leaving: None,
+        }
+    }
+
+    /// Takes one input and appends what must follow, in order, to `out`.
+    pub fn handle(&mut self, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Connected => self.greet(out),
+            Input::Disconnected => self.close(),
+            Input::Received(response) => self.receive(response, out),
+            Input::Ended { lease, outcome } => self.end(lease, outcome, out),
+            Input::Progressed { lease, progress } => {
+                if self.held.contains_key(&lease) {
+                    self.progress.insert(lease, progress);
+                }
+            }
+            Input::Drain => self.draining = true,
+        }
+    }
+
+    /// Sends what has gathered: reports, credits, progress, signs of life. `now` is the time since any fixed moment.
+    pub fn flush(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if let Stage::Open {
+            heartbeat,
+            next_alive,
+        } = self.stage
+        {
+            self.send_reports(out);
+            self.send_progress(now, out);
+            if self.draining && !self.drain_sent {
+                self.drain_sent = true;
+                self.credits = 0;
+                out.push(Output::Send(Request::Drain(Unit {})));
+            }
+            self.send_credits(out);
+            if now >= next_alive {
+                out.push(Output::Send(Request::Alive(Unit {})));
+                // Before the server begins to wonder.
+                self.stage = Stage::Open {
+                    heartbeat,
+                    next_alive: now + heartbeat * 2 / 3,
+                };
+            }
+            if let Some(why) = self.leaving.filter(|_| self.held.is_empty()) {
+                self.close();
+                out.push(Output::Reconnect(why));
+            }
+        }
+        if self.draining && !self.drained && self.held.is_empty() && self.unsettled.is_empty() {
+            self.drained = true;
+            out.push(Output::Drained);
+        }
+    }
+
+    /// When to call [`Session::flush`] though nothing has happened.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let Stage::Open { next_alive, .. } = self.stage else {
+            return None;
+        };
+        let progress = (!self.progress.is_empty()).then_some(self.next_progress);
+        Some(progress.map_or(next_alive, |progress| progress.min(next_alive)))
+    }
+
+    /// Whether the server has welcomed the worker on the current stream.
+    pub fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open { .. })
+    }
+
+    /// Tasks that have been started and have not ended.
+    pub fn running(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Reports that the server has not settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    fn greet(&mut self, out: &mut Vec<Output>) {
+        self.close();
+        self.stage = Stage::Greeting;
+        self.unsent.clear();
+        self.unsettled.begin_session();
+
+        let mut hello = Hello {
+            application: self.config.application.clone(),
+            pipeline: self.config.pipeline.clone(),
+            worker_id: Bytes::copy_from_slice(&self.config.worker_id),
+            name: self.config.name.clone(),
+            held: self.held.keys().map(|&key| key.into()).collect(),
+            reported: Vec::new(),
+        };
+        let mut bytes = 0;
+        for report in self.unsettled.iter() {
+            bytes += report.encoded_len();
+            if bytes <= MAX_REPORTS_BYTES {
+                hello.reported.push(report.clone());
+            } else {
+                // It follows in a message of its own; until then it counts as held, lest the task be given to another.
+                hello.held.extend(report.r#ref);
+                self.unsent.push(report.clone());
+            }
+        }
+        out.push(Output::Send(Request::Hello(hello)));
+    }
+
+    fn close(&mut self) {
+        self.stage = Stage::Closed;
+        self.credits = 0;
+        self.drain_sent = false;
+        self.leaving = None;
+    }
+
+    fn receive(&mut self, response: Response, out: &mut Vec<Output>) {
+        match (response, self.stage) {
+            (_, Stage::Closed) => {}
+            (Response::Welcome(welcome), Stage::Greeting) => {
+                let heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(10).into());
+                self.stage = Stage::Open {
+                    heartbeat,
+                    next_alive: Duration::ZERO,
+                };
+                out.push(Output::Define(welcome.definition));
+            }
+            (_, Stage::Greeting) => out.push(Output::Warn("the server spoke before its welcome")),
+            (Response::Welcome(_), Stage::Open { .. }) => {
+                out.push(Output::Warn("the server said welcome twice"));
+            }
+            (Response::Leases(leases), _) => {
+                leases.leases.into_iter().for_each(|lease| self.take(lease, out));
+            }
+            (Response::Settled(settled), _) => {
+                if !self
+                    .unsettled
+                    .settle(settled.partition, settled.epoch, settled.count)
+                {
+                    out.push(Output::Warn("the server settled more reports than it was sent"));
+                }
+            }
+            (Response::Stop(stop), _) => {
+                for key in stop.refs.into_iter().map(LeaseKey::from) {
+                    if let Some(held @ Held::Running) = self.held.get_mut(&key) {
+                        *held = Held::Stopping;
+                        out.push(Output::Stop(key));
+                    }
+                }
+            }
+            (Response::Definition(definition), _) => out.push(Output::Define(definition)),
+            // What is unsettled is presented to the new owner by the next hello.
+            (Response::Moved(_), _) => {
+                self.close();
+                out.push(Output::Reconnect("a partition has moved to another node"));
+            }
+            (Response::GoAway(_), _) => self.leaving = Some("the node goes down"),
+        }
+    }
+
+    fn take(&mut self, lease: Lease, out: &mut Vec<Output>) {
+        let Some(key) = lease.r#ref.map(LeaseKey::from) else {
+            return out.push(Output::Warn("the server sent a lease without its name"));
+        };
+        let had_room = self.credits > 0;
+        self.credits = self.credits.saturating_sub(1);
+        if self.held.contains_key(&key) || self.unsettled.contains(key) {
+            return;
+        }
+        if self.draining || !had_room {
+            return self.report(key, Outcome::Returned(Unit {}));
+        }
+        // The server has given the task up for lost and leases it again: the older attempt is in vain.
+        let same_task = LeaseKey {
+            epoch: 0,
+            attempt: 0,
+            ..key
+        }..=LeaseKey {
+            epoch: u32::MAX,
+            attempt: u32::MAX,
+            ..key
+        };
+        for (&older, held) in self.held.range_mut(same_task) {
+            if *held == Held::Running {
+                *held = Held::Stopping;
+                out.push(Output::Stop(older));
+            }
+        }
+        self.held.insert(key, Held::Running);
+        out.push(Output::Start(lease));
+    }
+
+    fn end(&mut self, key: LeaseKey, outcome: Outcome, out: &mut Vec<Output>) {
+        self.progress.remove(&key);
+        match self.held.remove(&key) {
+            None => out.push(Output::Warn("a task ended that was not running")),
+            // Work that was finished all the same is worth more than none.
+            Some(Held::Stopping) if !matches!(outcome, Outcome::Succeeded(_)) => {
+                self.report(key, Outcome::Stopped(Unit {}));
+            }
+            Some(_) => self.report(key, outcome),
+        }
+    }
+
+    fn report(&mut self, key: LeaseKey, outcome: Outcome) {
+        let report = Report {
+            r#ref: Some(key.into()),
+            outcome: Some(outcome),
+        };
+        if self.is_open() || self.stage == Stage::Greeting {
+            self.unsent.push(report.clone());
+        }
+        self.unsettled.push(key, report);
+    }
+
+    fn send_reports(&mut self, out: &mut Vec<Output>) {
+        let mut message = Reports::default();
+        let mut bytes = 0;
+        for report in self.unsent.drain(..) {
+            let length = report.encoded_len();
+            if bytes + length > MAX_REPORTS_BYTES && !message.reports.is_empty() {
+                out.push(Output::Send(Request::Reports(std::mem::take(&mut message))));
+                bytes = 0;
+            }
+            bytes += length;
+            message.reports.push(report);
+        }
+        if !message.reports.is_empty() {
+            out.push(Output::Send(Request::Reports(message)));
+        }
+    }
+
+    fn send_progress(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.progress.is_empty() || now < self.next_progress {
+            return;
+        }
+        self.next_progress = now + PROGRESS_INTERVAL;
+        for (key, progress) in std::mem::take(&mut self.progress) {
+            out.push(Output::Send(Request::Progress(Progress {
+                r#ref: Some(key.into()),
+                progress,
+            })));
+        }
+    }
+
+    fn send_credits(&mut self, out: &mut Vec<Output>) {
+        let full = self.unsettled.len() >= self.config.max_unsettled
+            || self.unsettled.bytes() >= self.config.max_unsettled_bytes;
+        if self.draining || self.leaving.is_some() || full {
+            return;
+        }
+        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let room = self
+            .config
+            .concurrency
+            .saturating_sub(held)
+            .saturating_sub(self.credits);
+        if room > 0 {
+            self.credits += room;
+            out.push(Output::Send(Request::Credit(room)));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use prost::Message as _;
+use scheduler_proto::worker::Report;
+
+use super::LeaseKey;
+
+/// Reports that no checkpoint is known to cover, by partition, in the order in which they were made.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    partitions: BTreeMap<u32, Partition>,
+    keys: BTreeSet<LeaseKey>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    reports: VecDeque<(LeaseKey, Report)>,
+    /// How many of this session's reports are settled.
+    settled: u64,
+    /// The latest activation that settled any.
+    epoch: u32,
+}
+
+impl Unsettled {
+    pub(super) fn push(&mut self, key: LeaseKey, report: Report) {
+        self.bytes += report.encoded_len();
+        self.keys.insert(key);
+        self.partitions
+            .entry(key.partition)
+            .or_default()
+            .reports
+            .push_back((key, report));
+    }
+
+    pub(super) fn contains(&self, key: LeaseKey) -> bool {
+        self.keys.contains(&key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Report> {
+        self.partitions
+            .values()
+            .flat_map(|partition| &partition.reports)
+            .map(|(_, report)| report)
+    }
+
+    /// A new session counts from its own beginning.
+    pub(super) fn begin_session(&mut self) {
+        self.partitions.retain(|_, partition| {
+            partition.settled = 0;
+            !partition.reports.is_empty()
+        });
+    }
+
+    /// Forgets the first `count` reports of the session for the partition; `false` if there were not so many.
+    pub(super) fn settle(&mut self, partition: u32, epoch: u32, count: u64) -> bool {
+        let Some(found) = self.partitions.get_mut(&partition) else {
+            return count == 0;
+        };
+        if epoch < found.epoch {
+            // A word of an older activation that was overtaken: what it covers, the newer one has said already.
+            return true;
+        }
+        found.epoch = epoch;
+        while found.settled < count {
+            let Some((key, report)) = found.reports.pop_front() else {
+                return false;
+            };
+            found.settled += 1;
+            self.bytes -= report.encoded_len();
+            self.keys.remove(&key);
+        }
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

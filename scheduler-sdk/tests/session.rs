@@ -1,0 +1,522 @@
+//! The session machine, one behaviour at a time, and against a model of the server in every order.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use scheduler_proto::worker::report::Outcome;
+use scheduler_proto::worker::session_request::Kind as Request;
+use scheduler_proto::worker::session_response::Kind as Response;
+use scheduler_proto::worker::{Hello, Lease, LeaseRef, Leases, Report, Settled, Stop, Unit, Welcome};
+use scheduler_sdk::session::{Input, LeaseKey, Output, Session, SessionConfig};
+
+struct World {
+    session: Session,
+    now: Duration,
+}
+
+fn key(partition: u32, offset: u64, attempt: u32) -> LeaseKey {
+    LeaseKey {
+        partition,
+        offset,
+        epoch: 1,
+        attempt,
+    }
+}
+
+fn lease(key: LeaseKey) -> Lease {
+    Lease {
+        r#ref: Some(key.into()),
+        ..Lease::default()
+    }
+}
+
+fn leases(keys: &[LeaseKey]) -> Response {
+    Response::Leases(Leases {
+        leases: keys.iter().map(|&key| lease(key)).collect(),
+    })
+}
+
+fn settled(partition: u32, epoch: u32, count: u64) -> Response {
+    Response::Settled(Settled {
+        partition,
+        epoch,
+        count,
+    })
+}
+
+fn report(key: LeaseKey, outcome: Outcome) -> Report {
+    Report {
+        r#ref: Some(key.into()),
+        outcome: Some(outcome),
+    }
+}
+
+fn done() -> Outcome {
+    Outcome::Succeeded(Bytes::from_static(b"1"))
+}
+
+impl World {
+    fn new(concurrency: u32) -> Self {
+        let config = SessionConfig {
+            application: "app".into(),
+            pipeline: "ocr".into(),
+            worker_id: [7; 16],
+            name: "w".into(),
+            concurrency,
+            max_unsettled: 6,
+            max_unsettled_bytes: 1 << 20,
+        };
+        Self {
+            session: Session::new(config),
+            now: Duration::from_secs(1),
+        }
+    }
+
+    fn input(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+        let mut out = Vec::new();
+        for input in inputs {
+            self.session.handle(input, &mut out);
+        }
+        self.session.flush(self.now, &mut out);
+        out
+    }
+
+    fn hear(&mut self, response: Response) -> Vec<Output> {
+        self.input([Input::Received(response)])
+    }
+
+    fn end(&mut self, lease: LeaseKey, outcome: Outcome) -> Vec<Output> {
+        self.input([Input::Ended { lease, outcome }])
+    }
+
+    fn greet(&mut self) -> Hello {
+        match self.input([Input::Connected]).remove(0) {
+            Output::Send(Request::Hello(hello)) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn welcome(&mut self) -> Vec<Output> {
+        self.hear(Response::Welcome(Welcome {
+            definition: Bytes::from_static(b"{}"),
+            heartbeat_ms: 3000,
+        }))
+    }
+
+    /// Connected and welcome, its first sign of life sent.
+    fn open(concurrency: u32) -> Self {
+        let mut world = Self::new(concurrency);
+        world.greet();
+        world.welcome();
+        world
+    }
+}
+
+fn sent_reports(out: &[Output]) -> Vec<Report> {
+    let reports = out.iter().filter_map(|output| match output {
+        Output::Send(Request::Reports(reports)) => Some(reports.reports.clone()),
+        _ => None,
+    });
+    reports.flatten().collect()
+}
+
+fn credits(out: &[Output]) -> u32 {
+    out.iter()
+        .map(|output| {
+            if let Output::Send(Request::Credit(credits)) = output {
+                *credits
+            } else {
+                0
+            }
+        })
+        .sum()
+}
+
+#[test]
+fn a_session_begins_with_hello_and_gives_credits_after_the_welcome() {
+    let mut world = World::new(3);
+    let hello = world.greet();
+    assert_eq!(
+        (
+            hello.application.as_str(),
+            hello.pipeline.as_str(),
+            hello.held.len()
+        ),
+        ("app", "ocr", 0)
+    );
+    assert_eq!(
+        world.welcome(),
+        [
+            Output::Define(Bytes::from_static(b"{}")),
+            Output::Send(Request::Credit(3)),
+            Output::Send(Request::Alive(Unit {})),
+        ]
+    );
+}
+
+#[test]
+fn every_ended_task_is_reported_and_makes_room() {
+    let mut world = World::open(2);
+    let tasks = [key(0, 1, 1), key(1, 1, 1)];
+    assert_eq!(
+        world.hear(leases(&tasks)),
+        tasks.map(|key| Output::Start(lease(key)))
+    );
+    let out = world.end(tasks[0], done());
+    assert_eq!(sent_reports(&out), [report(tasks[0], done())]);
+    assert_eq!(credits(&out), 1);
+}
+
+#[test]
+fn a_duplicate_of_a_lease_is_not_started_again() {
+    let mut world = World::open(2);
+    let task = key(0, 1, 1);
+    world.hear(leases(&[task]));
+    assert_eq!(world.hear(leases(&[task])), [Output::Send(Request::Credit(1))]);
+    world.end(task, done());
+    let out = world.hear(leases(&[task]));
+    assert!(
+        !out.iter().any(|output| matches!(output, Output::Start(_))),
+        "{out:?}"
+    );
+}
+
+#[test]
+fn a_newer_attempt_stops_the_older() {
+    let mut world = World::open(2);
+    let (older, newer) = (key(0, 1, 1), key(0, 1, 2));
+    world.hear(leases(&[older]));
+    assert_eq!(
+        world.hear(leases(&[newer])),
+        [Output::Stop(older), Output::Start(lease(newer))]
+    );
+}
+
+#[test]
+fn a_lease_that_was_not_asked_for_goes_back() {
+    let mut world = World::open(1);
+    let out = world.hear(leases(&[key(0, 1, 1), key(0, 2, 1)]));
+    assert_eq!(
+        sent_reports(&out),
+        [report(key(0, 2, 1), Outcome::Returned(Unit {}))]
+    );
+}
+
+#[test]
+fn after_a_loss_held_leases_and_unsettled_reports_are_presented_until_settled() {
+    let mut world = World::open(4);
+    let tasks = [key(0, 1, 1), key(0, 2, 1), key(0, 3, 1)];
+    world.hear(leases(&tasks));
+    world.end(tasks[0], done());
+    world.end(tasks[1], done());
+    assert_eq!(world.hear(settled(0, 1, 1)), []);
+    world.input([Input::Disconnected]);
+
+    let hello = world.greet();
+    assert_eq!(hello.held, [LeaseRef::from(tasks[2])]);
+    assert_eq!(hello.reported, [report(tasks[1], done())]);
+    // An end before the welcome is told after it, not lost and not twice.
+    assert_eq!(world.end(tasks[2], done()), []);
+    assert_eq!(sent_reports(&world.welcome()), [report(tasks[2], done())]);
+    // Counts begin with the session and include the hello's.
+    world.hear(settled(0, 2, 2));
+    assert_eq!(world.session.unsettled(), 0);
+}
+
+#[test]
+fn a_report_made_without_a_connection_is_presented_once() {
+    let mut world = World::open(1);
+    world.hear(leases(&[key(0, 1, 1)]));
+    world.input([Input::Disconnected]);
+    assert_eq!(world.end(key(0, 1, 1), done()), []);
+    assert_eq!(world.greet().reported, [report(key(0, 1, 1), done())]);
+    assert_eq!(sent_reports(&world.welcome()), []);
+}
+
+#[test]
+fn stale_and_wrong_settled_marks_do_no_harm() {
+    let mut world = World::open(2);
+    let tasks = [key(0, 1, 1), key(0, 2, 1)];
+    world.hear(leases(&tasks));
+    world.end(tasks[0], done());
+    world.hear(settled(0, 5, 1));
+    world.end(tasks[1], done());
+    assert_eq!(world.hear(settled(0, 4, 2)), []);
+    assert_eq!(world.hear(settled(0, 5, 1)), []);
+    assert_eq!(world.session.unsettled(), 1);
+    assert!(matches!(world.hear(settled(0, 5, 3))[..], [Output::Warn(_)]));
+    assert!(matches!(world.hear(settled(9, 1, 3))[..], [Output::Warn(_)]));
+}
+
+#[test]
+fn no_credit_is_given_while_too_many_reports_are_unsettled() {
+    let mut world = World::open(4);
+    for offset in 0..6 {
+        world.hear(leases(&[key(0, offset, 1)]));
+        world.end(key(0, offset, 1), done());
+    }
+    // The last report left three credits out; the room of the sixth task is not promised again.
+    let given = credits(&world.hear(settled(0, 1, 6)));
+    assert_eq!(given, 1);
+}
+
+#[test]
+fn a_stopped_task_is_reported_stopped_unless_it_was_done() {
+    let mut world = World::open(2);
+    let tasks = [key(0, 1, 1), key(0, 2, 1)];
+    world.hear(leases(&tasks));
+    let stop = || {
+        Response::Stop(Stop {
+            refs: tasks.iter().map(|&key| key.into()).collect(),
+        })
+    };
+    assert_eq!(world.hear(stop()), tasks.map(Output::Stop));
+    assert_eq!(world.hear(stop()), []);
+    let failed = world.end(tasks[0], Outcome::Failed("stopped".into()));
+    assert_eq!(
+        sent_reports(&failed),
+        [report(tasks[0], Outcome::Stopped(Unit {}))]
+    );
+    assert_eq!(
+        sent_reports(&world.end(tasks[1], done())),
+        [report(tasks[1], done())]
+    );
+}
+
+#[test]
+fn signs_of_life_come_before_the_server_wonders() {
+    let mut world = World::open(1);
+    let deadline = world.session.next_deadline().unwrap();
+    assert_eq!(deadline, world.now + Duration::from_secs(2));
+    world.now = deadline;
+    assert_eq!(world.input([]), [Output::Send(Request::Alive(Unit {}))]);
+}
+
+#[test]
+fn progress_is_gathered() {
+    let mut world = World::open(1);
+    let task = key(0, 1, 1);
+    world.hear(leases(&[task]));
+    let progress = |text: &'static str| Input::Progressed {
+        lease: task,
+        progress: Bytes::from_static(text.as_bytes()),
+    };
+    let is_progress = |out: Vec<Output>, text: &str| matches!(&out[..], [Output::Send(Request::Progress(p))] if p.progress == text);
+    assert!(is_progress(world.input([progress("1"), progress("2")]), "2"));
+    assert_eq!(world.input([progress("3")]), []);
+    world.now = world.session.next_deadline().unwrap();
+    assert!(is_progress(world.input([progress("4")]), "4"));
+    // The end overtakes what was not sent yet.
+    let out = world.input([
+        progress("5"),
+        Input::Ended {
+            lease: task,
+            outcome: done(),
+        },
+    ]);
+    assert!(
+        !out.iter()
+            .any(|output| matches!(output, Output::Send(Request::Progress(_))))
+    );
+}
+
+#[test]
+fn draining_gives_back_what_comes_late_and_ends_when_all_is_settled() {
+    let mut world = World::open(2);
+    let (task, late) = (key(0, 1, 1), key(0, 2, 1));
+    world.hear(leases(&[task]));
+    assert_eq!(
+        world.input([Input::Drain]),
+        [Output::Send(Request::Drain(Unit {}))]
+    );
+    assert_eq!(
+        sent_reports(&world.hear(leases(&[late]))),
+        [report(late, Outcome::Returned(Unit {}))]
+    );
+    let out = world.end(task, done());
+    assert_eq!((credits(&out), sent_reports(&out).len()), (0, 1));
+    assert_eq!(world.hear(settled(0, 1, 2)), [Output::Drained]);
+    assert_eq!(World::new(1).input([Input::Drain]), [Output::Drained]);
+}
+
+#[test]
+fn a_node_that_goes_down_is_left_when_its_tasks_have_ended() {
+    let mut world = World::open(1);
+    let task = key(0, 1, 1);
+    world.hear(leases(&[task]));
+    assert_eq!(world.hear(Response::GoAway(Unit {})), []);
+    let out = world.end(task, done());
+    assert_eq!(sent_reports(&out).len(), 1);
+    assert!(matches!(out.last(), Some(Output::Reconnect(_))));
+    assert_eq!(world.greet().reported.len(), 1);
+}
+
+#[test]
+fn a_moved_partition_makes_the_worker_present_itself_again() {
+    let mut world = World::open(1);
+    assert!(matches!(
+        world.hear(Response::Moved(3))[..],
+        [Output::Reconnect(_)]
+    ));
+    assert_eq!(
+        world.hear(leases(&[key(0, 1, 1)])),
+        [],
+        "words of the stream that was left"
+    );
+}
+
+#[test]
+fn a_long_hello_is_told_in_parts_and_nothing_in_it_is_lost() {
+    let mut world = World::open(4);
+    let output = Outcome::Succeeded(vec![0; 1 << 20].into());
+    for offset in 0..4 {
+        world.hear(leases(&[key(0, offset, 1)]));
+    }
+    world.input([Input::Disconnected]);
+    for offset in 0..4 {
+        world.end(key(0, offset, 1), output.clone());
+    }
+    let hello = world.greet();
+    assert_eq!((hello.reported.len(), hello.held.len()), (1, 3));
+    let out = world.welcome();
+    assert_eq!(sent_reports(&out).len(), 3);
+    assert_eq!(
+        out.iter()
+            .filter(|output| matches!(output, Output::Send(Request::Reports(_))))
+            .count(),
+        3
+    );
+}
+
+/// What may happen next, in any order.
+#[derive(Clone, Debug)]
+enum Step {
+    Connect,
+    Lose,
+    Lease { task: u64, attempt: u32 },
+    End { nth: usize },
+    Settle { part: usize },
+    Stop { nth: usize },
+    Moved,
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Connect),
+        1 => Just(Step::Lose),
+        8 => (0_u64..40, 1_u32..3).prop_map(|(task, attempt)| Step::Lease { task, attempt }),
+        8 => any::<usize>().prop_map(|nth| Step::End { nth }),
+        4 => any::<usize>().prop_map(|part| Step::Settle { part }),
+        1 => any::<usize>().prop_map(|nth| Step::Stop { nth }),
+        1 => Just(Step::Moved),
+        1 => prop_oneof![9 => Just(Step::Lose), 1 => Just(Step::Drain)],
+    ]
+}
+
+proptest! {
+    /// The model server counts each partition's reports of a session and settles prefixes of them. Promised: tasks and
+    /// credits stay within the concurrency, no report is forgotten before it is settled, none is told twice in one
+    /// session, no lease is started twice.
+    #[test]
+    fn whatever_happens_no_report_is_lost(steps in prop::collection::vec(step(), 0..200)) {
+        const CONCURRENCY: u32 = 3;
+        let mut world = World::new(CONCURRENCY);
+        let mut connected = false;
+        let mut credit = 0_u32;
+        let mut running = BTreeSet::new();
+        let mut started = BTreeSet::new();
+        let mut owed = BTreeSet::new();
+        let mut told: [Vec<LeaseKey>; 2] = Default::default();
+        let mut covered = [0; 2];
+        for step in steps {
+            let input = match step {
+                Step::Connect if !connected => {
+                    connected = true;
+                    (credit, told, covered) = Default::default();
+                    world.input([Input::Connected]).into_iter().chain(world.welcome()).collect()
+                }
+                Step::Lose if connected => {
+                    connected = false;
+                    world.input([Input::Disconnected])
+                }
+                Step::Lease { task, attempt } if connected && credit > 0 => {
+                    let key = key((task % 2) as u32, task, attempt);
+                    // A token is unique for ever: a settled one does not come again.
+                    if started.contains(&key) && !running.contains(&key) && !owed.contains(&key) {
+                        continue;
+                    }
+                    credit -= 1;
+                    world.hear(leases(&[key]))
+                }
+                Step::End { nth } if !running.is_empty() => {
+                    let ended = *running.iter().nth(nth % running.len()).unwrap();
+                    running.remove(&ended);
+                    owed.insert(ended);
+                    world.end(ended, done())
+                }
+                Step::Settle { part } if connected => {
+                    let partition = part % 2;
+                    let known = told[partition].len();
+                    covered[partition] = covered[partition].max(part / 2 % (known + 1));
+                    for key in &told[partition][..covered[partition]] {
+                        owed.remove(key);
+                    }
+                    world.hear(settled(partition as u32, 1, covered[partition] as u64))
+                }
+                Step::Stop { nth } if connected && !running.is_empty() => {
+                    let stopped = *running.iter().nth(nth % running.len()).unwrap();
+                    world.hear(Response::Stop(Stop { refs: vec![stopped.into()] }))
+                }
+                Step::Moved if connected => world.hear(Response::Moved(0)),
+                Step::Drain => world.input([Input::Drain]),
+                _ => continue,
+            };
+            for output in input {
+                match output {
+                    Output::Start(lease) => {
+                        let key = LeaseKey::from(lease.r#ref.unwrap());
+                        running.insert(key);
+                        prop_assert!(started.insert(key), "started twice");
+                    }
+                    Output::Send(Request::Credit(more)) => credit += more,
+                    Output::Send(Request::Drain(_)) => credit = 0,
+                    Output::Send(Request::Hello(hello)) => {
+                        let held: BTreeSet<_> = hello.held.iter().map(|&held| LeaseKey::from(held)).collect();
+                        prop_assert_eq!(&held, &running);
+                        for report in hello.reported {
+                            let key = LeaseKey::from(report.r#ref.unwrap());
+                            told[key.partition as usize].push(key);
+                        }
+                    }
+                    Output::Send(Request::Reports(reports)) => {
+                        for report in reports.reports {
+                            let key = LeaseKey::from(report.r#ref.unwrap());
+                            let told = &mut told[key.partition as usize];
+                            prop_assert!(!told.contains(&key), "told twice");
+                            told.push(key);
+                        }
+                    }
+                    Output::Reconnect(_) => connected = false,
+                    Output::Warn(what) => prop_assert!(false, "{}", what),
+                    _ => {}
+                }
+            }
+            let promised = if connected { credit } else { 0 };
+            prop_assert!(running.len() as u32 + promised <= CONCURRENCY, "more promised than there is room");
+            prop_assert_eq!(world.session.running(), running.len());
+            prop_assert_eq!(world.session.unsettled(), owed.len());
+            if connected {
+                let told: BTreeSet<_> = told.iter().flatten().copied().collect();
+                prop_assert!(owed.is_subset(&told), "a report was not told");
+            }
+        }
+    }
+}
