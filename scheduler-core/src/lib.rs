@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod policy;
 pub mod port;
+pub mod scaling;
 pub mod session;
 pub mod shard;
 mod snapshot;

@@ -42,6 +42,8 @@ pub enum Event {
     Commands(SessionId, Vec<WorkerCommand>),
     /// Whether tasks wait until this is said again.
     Pause(bool),
+    /// Say [`Effect::Changed`] for every task, or only for those that are watched.
+    WatchAll(bool),
     /// The policy has changed.
     Policy(Arc<PipelinePolicy>),
     /// Nothing but time has passed.
@@ -86,6 +88,7 @@ pub struct PipelineNode {
     /// Sessions with room, in the order in which they are served.
     waiting: VecDeque<SessionId>,
     paused: bool,
+    watch_all: bool,
     /// When silent sessions are looked for next.
     next_sweep: Timestamp,
     outputs: Vec<Output>,
@@ -101,6 +104,7 @@ impl PipelineNode {
             by_worker: BTreeMap::new(),
             waiting: VecDeque::new(),
             paused,
+            watch_all: false,
             next_sweep: Timestamp::MAX,
             outputs: Vec::new(),
         }
@@ -136,6 +140,10 @@ impl PipelineNode {
             }
             Event::Close(session) => self.close(now, session, effects),
             Event::Pause(paused) => self.paused = paused,
+            Event::WatchAll(all) => {
+                self.watch_all = all;
+                self.tell_all(now, &Input::WatchAll(all), effects);
+            }
             Event::Policy(policy) => {
                 self.policy = policy.clone();
                 self.tell_all(now, &Input::Policy(policy), effects);
@@ -219,9 +227,9 @@ impl PipelineNode {
         (sum, self.by_worker.len() as u64)
     }
 
-    /// How often a worker must give a sign of life: often enough that two may be lost before its leases are.
-    pub fn heartbeat(&self) -> Duration {
-        (self.policy.timeouts.heartbeat / 4).max(Duration::from_millis(50))
+    /// How often a worker of a pipeline must give a sign of life: often enough that two may be lost before its leases are.
+    pub fn heartbeat_of(policy: &PipelinePolicy) -> Duration {
+        (policy.timeouts.heartbeat / 4).max(Duration::from_millis(50))
     }
 
     /// The checkpoint of a shard that covers everything so far; `None` if it is not active.
@@ -235,7 +243,7 @@ impl PipelineNode {
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.attach(now, id, partition, effects);
         }
-        self.tell_shard(now, partition, Input::Tick, effects);
+        self.tell_shard(now, partition, Input::WatchAll(self.watch_all), effects);
     }
 
     fn open(&mut self, now: Timestamp, id: SessionId, hello: WorkerHello, effects: &mut Vec<Effect>) {

@@ -169,6 +169,8 @@ pub struct PipelineView {
     pub rollout: Option<Rollout>,
     /// What its shards on this node hold.
     pub counts: PipelineCounts,
+    /// What is wrong with its shards, for people.
+    pub problems: Vec<String>,
 }
 
 /// What the shards of a pipeline hold.

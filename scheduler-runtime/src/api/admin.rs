@@ -1,0 +1,479 @@
+//! Applications and pipelines.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use scheduler_core::id::{Partition, PipelineId, ShardId};
+use scheduler_core::name::{Name, PipelinePath};
+use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::port::catalog::{Application, CatalogError, Deployment, Pipeline, Replicas};
+use scheduler_core::port::deploy::ChartFacts;
+use scheduler_core::port::gateway::{
+    AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
+};
+use scheduler_pipeline::PipelineDefinition;
+use tracing::info;
+
+use super::error;
+use crate::actor::{Message, Status};
+use crate::directory::{Served, topic_of};
+use crate::node::{Node, definition_of};
+use crate::retry::until_done;
+
+/// How many workers a deployment has if neither the request nor the chart says so.
+const REPLICAS: Replicas = Replicas { min: 1, max: 1 };
+
+impl Node {
+    fn application_of(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
+        let found = self.inner.directory.application(&caller.client, name);
+        found.ok_or_else(|| ApiError::not_found("application", name))
+    }
+
+    /// Reads a chart and makes of it what is kept.
+    async fn deployment(&self, new: NewDeployment) -> Result<(Deployment, ChartFacts), ApiError> {
+        let Some(deployer) = &self.inner.deployer else {
+            let problem = "this node deploys no charts; leave it out and start workers yourself";
+            return Err(ApiError::invalid("chart", problem));
+        };
+        let deployment = Deployment {
+            chart: new.chart,
+            values: new.values,
+            replicas: REPLICAS,
+        };
+        let facts = deployer.inspect(&deployment).await.map_err(error::of_deploy)?;
+        let from_chart = facts.replicas.unwrap_or(REPLICAS);
+        let min = new
+            .min_replicas
+            .unwrap_or_else(|| from_chart.min.min(new.max_replicas.unwrap_or(u32::MAX)));
+        let max = new.max_replicas.unwrap_or(from_chart.max.max(min));
+        let replicas = self.check_replicas(Replicas { min, max })?;
+        Ok((
+            Deployment {
+                replicas,
+                ..deployment
+            },
+            facts,
+        ))
+    }
+
+    fn check_replicas(&self, replicas: Replicas) -> Result<Replicas, ApiError> {
+        let most = self.inner.config.max_replicas;
+        if replicas.max == 0 || replicas.max > most {
+            return Err(ApiError::invalid(
+                "replicas.max",
+                format!("is {}; must be 1 to {most}", replicas.max),
+            ));
+        }
+        if replicas.min > replicas.max {
+            let problem = format!(
+                "is {}; must not be more than replicas.max, {}",
+                replicas.min, replicas.max
+            );
+            return Err(ApiError::invalid("replicas.min", problem));
+        }
+        Ok(replicas)
+    }
+
+    fn check_partitions(&self, partitions: u32) -> Result<u32, ApiError> {
+        let most = self.inner.config.max_partitions;
+        if (1..=most).contains(&partitions) {
+            Ok(partitions)
+        } else {
+            Err(ApiError::invalid(
+                "partitions",
+                format!("is {partitions}; must be 1 to {most}"),
+            ))
+        }
+    }
+
+    /// The pipeline and how it fares.
+    async fn view(&self, served: &Served) -> Result<PipelineView, ApiError> {
+        let pipeline = &served.pipeline;
+        let rollout = match (&self.inner.deployer, &pipeline.deployment) {
+            (Some(deployer), Some(_)) => deployer.rollout(pipeline.id).await.map_err(error::of_deploy)?,
+            _ => None,
+        };
+        let (counts, problems) = self.counts(served).await?;
+        Ok(PipelineView {
+            pipeline: (**pipeline).clone(),
+            rollout,
+            counts,
+            problems,
+        })
+    }
+
+    /// What the shards hold and what is waiting in the log.
+    pub(crate) async fn counts(&self, served: &Served) -> Result<(PipelineCounts, Vec<String>), ApiError> {
+        let pipeline = &served.pipeline;
+        let (status, backlog) = self.load(served).await?;
+        let counts = PipelineCounts {
+            backlog,
+            ready: status.counts.ready,
+            delayed: status.counts.delayed,
+            running: status.counts.running,
+            succeeded: status.counts.succeeded,
+            dead: self
+                .inner
+                .store
+                .dead_count(pipeline.id)
+                .await
+                .map_err(error::of_store)?,
+            cancelled: status.counts.cancelled,
+            workers: status.sessions,
+        };
+        Ok((counts, status.problems))
+    }
+
+    /// How the shards fare, and how many tasks wait in the log.
+    pub(crate) async fn load(&self, served: &Served) -> Result<(Status, u64), ApiError> {
+        let pipeline = &served.pipeline;
+        let status = served.mailbox.ask(Message::Status).await;
+        let status = status.ok_or_else(|| error::unavailable("the pipeline is going away"))?;
+        let mut backlog = 0;
+        for partition in (0..pipeline.partitions).map(Partition) {
+            let bounds = self
+                .inner
+                .log
+                .bounds(ShardId::new(pipeline.id, partition))
+                .await
+                .map_err(error::of_log)?;
+            let tail = status
+                .tails
+                .iter()
+                .find(|(active, _)| *active == partition)
+                .map(|(_, tail)| *tail);
+            backlog += bounds.end.0.saturating_sub(tail.unwrap_or(bounds.start).0);
+        }
+        Ok((status, backlog))
+    }
+
+    /// Stores a changed pipeline and tells everybody.
+    async fn put(&self, served: &Served, pipeline: Pipeline) -> Result<Arc<Served>, ApiError> {
+        let pipeline = Arc::new(
+            self.inner
+                .store
+                .update_pipeline(pipeline)
+                .await
+                .map_err(error::of_catalog)?,
+        );
+        let served = self.inner.directory.serve(Served {
+            definition: definition_of(&pipeline),
+            pipeline: pipeline.clone(),
+            mailbox: served.mailbox.clone(),
+            turn: served.turn.clone(),
+        });
+        served.mailbox.tell(Message::Update(pipeline)).await;
+        Ok(served)
+    }
+}
+
+/// A definition in the form in which it is kept.
+fn check_definition(definition: &Bytes) -> Result<Bytes, ApiError> {
+    let text = std::str::from_utf8(definition).map_err(|_| ApiError::invalid("pipeline", "is not UTF-8"))?;
+    let definition =
+        PipelineDefinition::from_json(text).map_err(|e| ApiError::invalid(e.field, e.message))?;
+    Ok(definition.to_json().into())
+}
+
+fn check_policy(policy: &PipelinePolicy) -> Result<(), ApiError> {
+    let check = |field: &str, ok: bool, rule: &str| {
+        if ok {
+            Ok(())
+        } else {
+            Err(ApiError::invalid(field, rule))
+        }
+    };
+    let PipelinePolicy {
+        retry,
+        timeouts,
+        window,
+        ..
+    } = policy;
+    check(
+        "retry.max_attempts",
+        retry.max_attempts >= 1,
+        "must be at least 1",
+    )?;
+    check(
+        "retry.factor",
+        retry.factor.is_finite() && retry.factor >= 1.0,
+        "must be at least 1",
+    )?;
+    check(
+        "retry.jitter",
+        (0.0..=1.0).contains(&retry.jitter),
+        "must be 0 to 1",
+    )?;
+    check("timeouts.run", !timeouts.run.is_zero(), "must be more than 0")?;
+    check(
+        "timeouts.heartbeat",
+        timeouts.heartbeat.as_millis() >= 200,
+        "must be at least 200ms",
+    )?;
+    check(
+        "window.max_tasks",
+        (1..=16_000_000).contains(&window.max_tasks),
+        "must be 1 to 16000000",
+    )?;
+    check(
+        "window.max_bytes",
+        window.max_bytes >= 65_536,
+        "must be at least 65536",
+    )?;
+    check(
+        "window.max_span",
+        window.max_span >= window.max_tasks,
+        "must be at least window.max_tasks",
+    )?;
+    check(
+        "checkpoint.interval",
+        !policy.checkpoint.interval.is_zero(),
+        "must be more than 0",
+    )?;
+    check(
+        "checkpoint.max_ended",
+        policy.checkpoint.max_ended >= 1,
+        "must be at least 1",
+    )
+}
+
+/// Deletes everything of a pipeline; done again after a crash in the middle.
+pub(crate) async fn finish_deletion(node: Node, pipeline: Arc<Pipeline>) {
+    let id: PipelineId = pipeline.id;
+    if let Some(deployer) = &node.inner.deployer {
+        until_done("ending workers", || deployer.remove(id)).await;
+    }
+    until_done("deleting a log", || node.inner.log.delete(id)).await;
+    until_done("forgetting a pipeline", || node.inner.store.forget(id)).await;
+    let removed = || async {
+        match node.inner.store.remove_pipeline(id).await {
+            Ok(()) | Err(CatalogError::NotFound { .. }) => Ok(()),
+            Err(problem) => Err(problem),
+        }
+    };
+    until_done("removing a pipeline", removed).await;
+    info!(pipeline = %pipeline.path, "pipeline is deleted");
+}
+
+#[async_trait]
+impl AdminApi for Node {
+    async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
+        let client = caller.client.clone();
+        let application = Application {
+            client,
+            name,
+            created_at: self.inner.clock.now(),
+        };
+        self.inner
+            .store
+            .add_application(application.clone())
+            .await
+            .map_err(error::of_catalog)?;
+        self.inner.directory.add_application(application.clone());
+        Ok(application)
+    }
+
+    async fn applications(&self, caller: &Caller) -> Result<Vec<Application>, ApiError> {
+        Ok(self.inner.directory.applications(&caller.client))
+    }
+
+    async fn application(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
+        self.application_of(caller, name)
+    }
+
+    async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
+        self.application_of(caller, name)?;
+        self.inner
+            .store
+            .remove_application(&caller.client, name)
+            .await
+            .map_err(error::of_catalog)?;
+        self.inner.directory.remove_application(&caller.client, name);
+        Ok(())
+    }
+
+    async fn create_pipeline(
+        &self,
+        caller: &Caller,
+        application: &Name,
+        new: NewPipeline,
+    ) -> Result<PipelineView, ApiError> {
+        if self.is_stopping() {
+            return Err(error::unavailable("the node is going down"));
+        }
+        let path = PipelinePath {
+            client: caller.client.clone(),
+            application: application.clone(),
+            pipeline: new.name.clone(),
+        };
+        if self.inner.directory.pipeline(&path).is_some() {
+            let problem = format!(
+                "there is a pipeline {} in application {application} already",
+                new.name
+            );
+            return Err(ApiError::Conflict(problem));
+        }
+        let partitions = self.check_partitions(new.partitions.unwrap_or(self.inner.config.partitions))?;
+        let policy = new.policy.unwrap_or_else(|| self.inner.config.policy.clone());
+        check_policy(&policy)?;
+        let (deployment, facts) = match new.deployment {
+            Some(deployment) => self
+                .deployment(deployment)
+                .await
+                .map(|(d, facts)| (Some(d), facts))?,
+            None => (None, ChartFacts::default()),
+        };
+        let definition = new
+            .definition
+            .or(facts.definition)
+            .map(|definition| check_definition(&definition));
+        let definition = definition.transpose()?.unwrap_or_default();
+        match self.application_of(caller, application) {
+            Ok(_) => (),
+            Err(_) if self.inner.config.create_applications => {
+                match self.create_application(caller, application.clone()).await {
+                    Ok(_) | Err(ApiError::Conflict(_)) => (),
+                    Err(problem) => return Err(problem),
+                }
+            }
+            Err(problem) => return Err(problem),
+        }
+        let pipeline = Pipeline {
+            id: PipelineId(0),
+            path,
+            version: 0,
+            created_at: self.inner.clock.now(),
+            partitions,
+            policy,
+            paused: false,
+            definition,
+            deployment,
+            deleting: false,
+        };
+        let pipeline = Arc::new(
+            self.inner
+                .store
+                .add_pipeline(pipeline)
+                .await
+                .map_err(error::of_catalog)?,
+        );
+        info!(pipeline = %pipeline.path, id = pipeline.id.0, "pipeline is created");
+        let served = self.serve(pipeline).await;
+        self.place().await;
+        self.view(&served).await
+    }
+
+    async fn pipelines(&self, caller: &Caller, application: &Name) -> Result<Vec<PipelineView>, ApiError> {
+        self.application_of(caller, application)?;
+        let mut views = Vec::new();
+        for served in self.inner.directory.pipelines_of(&caller.client, application) {
+            views.push(self.view(&served).await?);
+        }
+        Ok(views)
+    }
+
+    async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
+        self.view(&*self.served(path)?).await
+    }
+
+    async fn change_pipeline(
+        &self,
+        path: &PipelinePath,
+        change: PipelineChange,
+    ) -> Result<PipelineView, ApiError> {
+        let served = self.served(path)?;
+        let mut pipeline = (*served.pipeline).clone();
+        if let Some(partitions) = change.partitions {
+            if partitions < pipeline.partitions {
+                let problem = format!(
+                    "is {partitions}; there are {} and there can only be more",
+                    pipeline.partitions
+                );
+                return Err(ApiError::invalid("partitions", problem));
+            }
+            pipeline.partitions = self.check_partitions(partitions)?;
+        }
+        if let Some(policy) = change.policy {
+            check_policy(&policy)?;
+            pipeline.policy = policy;
+        }
+        pipeline.paused = change.paused.unwrap_or(pipeline.paused);
+        let mut from_chart = None;
+        if let Some(new) = change.deployment {
+            let (deployment, facts) = self.deployment(new).await?;
+            pipeline.deployment = Some(deployment);
+            from_chart = facts.definition;
+        }
+        if change.min_replicas.is_some() || change.max_replicas.is_some() {
+            let Some(deployment) = &mut pipeline.deployment else {
+                return Err(ApiError::invalid(
+                    "replicas",
+                    "the pipeline has no deployment to have replicas",
+                ));
+            };
+            let Replicas { min, max } = deployment.replicas;
+            let (min, max) = (
+                change.min_replicas.unwrap_or(min),
+                change.max_replicas.unwrap_or(max),
+            );
+            deployment.replicas = self.check_replicas(Replicas { min, max })?;
+        }
+        if let Some(definition) = change.definition.or(from_chart) {
+            pipeline.definition = check_definition(&definition)?;
+        }
+        if pipeline == *served.pipeline {
+            return self.view(&served).await;
+        }
+        let grows = pipeline.partitions > served.pipeline.partitions;
+        let redeploys = pipeline.deployment != served.pipeline.deployment;
+        if grows {
+            self.inner
+                .log
+                .ensure(&topic_of(&pipeline))
+                .await
+                .map_err(error::of_log)?;
+        }
+        let served = self.put(&served, pipeline).await?;
+        if grows {
+            self.place().await;
+        }
+        if redeploys {
+            self.deploy(&served.pipeline).await;
+        }
+        self.view(&served).await
+    }
+
+    async fn scale_pipeline(&self, path: &PipelinePath, workers: u32) -> Result<PipelineView, ApiError> {
+        let served = self.served(path)?;
+        let (Some(deployer), Some(deployment)) = (&self.inner.deployer, &served.pipeline.deployment) else {
+            return Err(ApiError::Conflict(
+                "the pipeline has no deployment to scale".into(),
+            ));
+        };
+        let Replicas { min, max } = deployment.replicas;
+        if !(min..=max).contains(&workers) {
+            let problem = format!("is {workers}; must be {min} to {max}, the bounds of the deployment");
+            return Err(ApiError::invalid("workers", problem));
+        }
+        deployer
+            .scale(served.pipeline.id, workers)
+            .await
+            .map_err(error::of_deploy)?;
+        self.view(&served).await
+    }
+
+    async fn delete_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
+        let served = self.served(path)?;
+        let pipeline = Pipeline {
+            deleting: true,
+            ..(*served.pipeline).clone()
+        };
+        let served = self.put(&served, pipeline).await?;
+        // From here on a crash is finished by the next start.
+        self.place().await;
+        finish_deletion(self.clone(), served.pipeline.clone()).await;
+        self.inner.directory.unserve(path);
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! Lists of tasks: what shards, store and log know, merged into one order.
+
+use scheduler_core::id::{Offset, Partition, ShardId, TaskId};
+use scheduler_core::outcome::DeadTask;
+use scheduler_core::port::gateway::{ApiError, Page, PageCursor, TaskFilter, TaskState, TaskView};
+use scheduler_core::port::log::{LogError, ReadLimit};
+
+use super::{error, view};
+use crate::actor::Message;
+use crate::directory::Served;
+use crate::node::Node;
+
+/// Pages of the store that are looked through for one page of a list; a filter that lets little through gets short pages.
+const MOST_LOOKS: usize = 20;
+/// Bytes of params read from the log at once.
+const READ_BYTES: usize = 4 << 20;
+
+impl Node {
+    /// A page of tasks: partition by partition, in each the newest first.
+    pub(super) async fn list(
+        &self,
+        served: &Served,
+        filter: &TaskFilter,
+        after: Option<PageCursor>,
+        limit: usize,
+    ) -> Result<Page<TaskView>, ApiError> {
+        let first = after.map_or(0, |cursor| cursor.partition.0);
+        let mut before = after.map_or(Offset(u64::MAX), |cursor| cursor.offset);
+        let mut items = Vec::new();
+        for partition in (first..served.pipeline.partitions).map(Partition) {
+            let shard = ShardId::new(served.pipeline.id, partition);
+            for _ in 0..MOST_LOOKS {
+                let look = self
+                    .look(served, shard, filter, before, limit - items.len())
+                    .await?;
+                items.extend(look.found);
+                if let Some(id) = items.last().filter(|_| items.len() >= limit) {
+                    let next = PageCursor {
+                        partition,
+                        offset: id.id.offset,
+                    };
+                    return Ok(Page {
+                        items,
+                        next: Some(next),
+                    });
+                }
+                match look.rest {
+                    Some(rest) => before = rest,
+                    None => break,
+                }
+            }
+            if before > Offset::ZERO && before < Offset(u64::MAX) && items.len() < limit {
+                // The filter let too little through: go on in the next page.
+                if self.look(served, shard, filter, before, 1).await?.rest.is_some() {
+                    return Ok(Page {
+                        items,
+                        next: Some(PageCursor {
+                            partition,
+                            offset: before,
+                        }),
+                    });
+                }
+            }
+            before = Offset(u64::MAX);
+        }
+        Ok(Page { items, next: None })
+    }
+
+    /// One look at all sources for tasks of a shard below `before`.
+    async fn look(
+        &self,
+        served: &Served,
+        shard: ShardId,
+        filter: &TaskFilter,
+        before: Offset,
+        limit: usize,
+    ) -> Result<Look, ApiError> {
+        let is_wanted = |state: TaskState| filter.states.is_empty() || filter.states.contains(&state);
+        let states = filter.states.clone();
+        let list = |reply| Message::List(shard.partition, before, limit, states, reply);
+        let (live, tail) = served.mailbox.ask(list).await.unwrap_or_default();
+        let mut found: Vec<TaskView> = live
+            .into_iter()
+            .filter_map(|found| view::of_found(shard, found))
+            .collect();
+        // Below the lowest offset of a full source nothing is known of the others: the look ends there.
+        let mut floor = if found.len() >= limit {
+            found.last().map(|view| view.id.offset)
+        } else {
+            None
+        };
+        let mut add = |views: Vec<TaskView>, found: &mut Vec<TaskView>| {
+            if views.len() >= limit {
+                floor = floor.max(views.last().map(|view| view.id.offset));
+            }
+            found.extend(views);
+        };
+        if is_wanted(TaskState::Queued) {
+            let from = tail.unwrap_or_default();
+            add(self.backlog(shard, from, before, limit).await?, &mut found);
+        }
+        let store = &self.inner.store;
+        if [TaskState::Succeeded, TaskState::Cancelled, TaskState::Expired]
+            .into_iter()
+            .any(is_wanted)
+        {
+            let results = store
+                .results(shard, before, limit)
+                .await
+                .map_err(error::of_store)?;
+            add(
+                results
+                    .into_iter()
+                    .map(|task| view::of_finished(shard, task))
+                    .collect(),
+                &mut found,
+            );
+        }
+        if is_wanted(TaskState::Dead) {
+            let dead = store
+                .dead_tasks(shard, before, limit)
+                .await
+                .map_err(error::of_store)?;
+            add(
+                dead.into_iter().map(|task| view::of_dead(shard, task)).collect(),
+                &mut found,
+            );
+        }
+        if is_wanted(TaskState::Delayed) || is_wanted(TaskState::Queued) {
+            let parked = store
+                .parked_tasks(shard, before, limit)
+                .await
+                .map_err(error::of_store)?;
+            add(
+                parked
+                    .into_iter()
+                    .map(|task| view::of_parked(shard, task))
+                    .collect(),
+                &mut found,
+            );
+        }
+        // Of a task in two places the shard knows best, and was asked first.
+        found.sort_by_key(|view| std::cmp::Reverse(view.id.offset));
+        found.dedup_by_key(|view| view.id.offset);
+        if let Some(floor) = floor {
+            found.retain(|view| view.id.offset >= floor);
+        }
+        found.retain(|view| is_wanted(view.state));
+        found.truncate(limit);
+        Ok(Look { found, rest: floor })
+    }
+
+    /// Tasks in the log that their shard has not loaded, the newest first.
+    async fn backlog(
+        &self,
+        shard: ShardId,
+        tail: Offset,
+        before: Offset,
+        limit: usize,
+    ) -> Result<Vec<TaskView>, ApiError> {
+        let bounds = self.inner.log.bounds(shard).await.map_err(error::of_log)?;
+        let end = before.min(bounds.end);
+        let begin = tail.max(bounds.start);
+        let mut from = end;
+        // Offsets may have gaps: go back further until there are enough.
+        for reach in [limit as u64, limit as u64 * 16, u64::MAX] {
+            from = Offset(end.0.saturating_sub(reach).max(begin.0));
+            if from <= begin {
+                break;
+            }
+            if end.0 - from.0 >= limit as u64 {
+                break;
+            }
+        }
+        if from >= end {
+            return Ok(Vec::new());
+        }
+        let mut views = Vec::new();
+        let mut reader = match self.inner.log.read(shard, from).await {
+            Ok(reader) => reader,
+            Err(LogError::Truncated { .. }) => return Ok(views),
+            Err(problem) => return Err(error::of_log(problem)),
+        };
+        let mut records = Vec::new();
+        let mut next = from;
+        while next < end {
+            let most = usize::try_from(end.0 - next.0).unwrap_or(usize::MAX).min(limit);
+            reader
+                .next(
+                    ReadLimit {
+                        records: most,
+                        bytes: READ_BYTES,
+                    },
+                    &mut records,
+                )
+                .await
+                .map_err(error::of_log)?;
+            let Some(last) = records.last() else { break };
+            next = last.offset.next();
+            let wanted = records.drain(..).filter(|record| record.offset < end);
+            views.extend(wanted.map(|record| view::of_record(shard, record)));
+        }
+        views.reverse();
+        views.truncate(limit);
+        Ok(views)
+    }
+
+    /// A page of dead letters, in the same order.
+    pub(super) async fn list_dead(
+        &self,
+        served: &Served,
+        after: Option<PageCursor>,
+        limit: usize,
+    ) -> Result<Page<(TaskId, DeadTask)>, ApiError> {
+        let first = after.map_or(0, |cursor| cursor.partition.0);
+        let mut before = after.map_or(Offset(u64::MAX), |cursor| cursor.offset);
+        let mut items = Vec::new();
+        for partition in (first..served.pipeline.partitions).map(Partition) {
+            let shard = ShardId::new(served.pipeline.id, partition);
+            let rest = limit - items.len();
+            let dead = self
+                .inner
+                .store
+                .dead_tasks(shard, before, rest)
+                .await
+                .map_err(error::of_store)?;
+            let is_full = dead.len() >= rest;
+            items.extend(dead.into_iter().map(|task| (shard.task(task.offset), task)));
+            if let Some((id, _)) = items.last().filter(|_| is_full) {
+                let next = PageCursor {
+                    partition,
+                    offset: id.offset,
+                };
+                return Ok(Page {
+                    items,
+                    next: Some(next),
+                });
+            }
+            before = Offset(u64::MAX);
+        }
+        Ok(Page { items, next: None })
+    }
+}
+
+/// What one look has found.
+struct Look {
+    found: Vec<TaskView>,
+    /// Below it there may be more.
+    rest: Option<Offset>,
+}

@@ -1,0 +1,108 @@
+//! Scales each deployment on the work that waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use scheduler_core::id::PipelineId;
+use scheduler_core::port::catalog::Replicas;
+use scheduler_core::port::deploy::Deployer;
+use scheduler_core::scaling::{Load, Scaler, ScalingPolicy};
+use tracing::{info, warn};
+
+use crate::directory::Served;
+use crate::node::Node;
+
+/// How often the load of deployments is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// One deployment.
+struct Scaled {
+    bounds: Replicas,
+    scaler: Scaler,
+    /// What had succeeded at the last look, and how long it took in all.
+    succeeded: u64,
+    busy_ms: u64,
+    service_time: Option<Duration>,
+    workers: u32,
+}
+
+/// Looks at every deployment with room to scale, while the node runs.
+pub(crate) async fn run(node: Node) {
+    let Some(deployer) = node.inner.deployer.clone() else {
+        return;
+    };
+    let mut scaled: BTreeMap<PipelineId, Scaled> = BTreeMap::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let served = node.inner.directory.pipelines();
+        scaled.retain(|id, _| served.iter().any(|served| served.pipeline.id == *id));
+        for served in served {
+            look(&node, &*deployer, &mut scaled, &served).await;
+        }
+    }
+}
+
+async fn look(
+    node: &Node,
+    deployer: &dyn Deployer,
+    scaled: &mut BTreeMap<PipelineId, Scaled>,
+    served: &Served,
+) {
+    let pipeline = &served.pipeline;
+    let Some(bounds) = pipeline.deployment.as_ref().map(|deployment| deployment.replicas) else {
+        return;
+    };
+    if pipeline.deleting || bounds.min == bounds.max {
+        return;
+    }
+    let Ok((status, backlog)) = node.load(served).await else {
+        return;
+    };
+    let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled {
+        bounds,
+        scaler: Scaler::new(ScalingPolicy::default(), bounds, bounds.min),
+        succeeded: 0,
+        busy_ms: 0,
+        service_time: None,
+        workers: bounds.min,
+    });
+    if scaled.bounds != bounds {
+        scaled.bounds = bounds;
+        scaled.scaler.set_bounds(bounds);
+    }
+    let counts = status.counts;
+    // Shards that came or went make the sums jump; only what has grown is measured.
+    let ended = counts.succeeded.saturating_sub(scaled.succeeded);
+    if let Some(latest) = counts.busy_ms.saturating_sub(scaled.busy_ms).checked_div(ended) {
+        let latest = Duration::from_millis(latest);
+        // Half of what was known before: a change is seen within a few looks, a single odd task hardly.
+        scaled.service_time = Some(scaled.service_time.map_or(latest, |known| (known + latest) / 2));
+    }
+    (scaled.succeeded, scaled.busy_ms) = (counts.succeeded, counts.busy_ms);
+    let waiting = if pipeline.paused {
+        0
+    } else {
+        backlog + counts.ready
+    };
+    let load = Load {
+        waiting,
+        running: counts.running,
+        service_time: scaled.service_time,
+    };
+    let wanted = scaled.scaler.observe(node.inner.clock.now(), load);
+    if wanted == scaled.workers {
+        return;
+    }
+    match deployer.scale(pipeline.id, wanted).await {
+        Ok(()) => {
+            info!(pipeline = %pipeline.path, from = scaled.workers, to = wanted, waiting, "workers are scaled");
+            scaled.workers = wanted;
+        }
+        Err(problem) => {
+            let problem = &problem as &dyn std::error::Error;
+            warn!(pipeline = %pipeline.path, error = problem, "workers are not scaled");
+        }
+    }
+}
