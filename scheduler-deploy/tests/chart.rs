@@ -265,3 +265,37 @@ fn no_file_outside_of_the_chart_is_read() {
     std::os::unix::fs::symlink("files/v.yaml", directory.path().join("values.yaml")).unwrap();
     assert!(read(directory.path(), "").unwrap().definition.is_some());
 }
+
+/// The charts of the examples, as they are.
+#[test]
+fn the_charts_of_the_examples_are_read() {
+    let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/charts");
+    let ocr = read(&charts.join("ocr"), "").unwrap();
+    assert_eq!(names(&ocr), ["tesseract", "wget"]);
+    assert_eq!(ocr.executors[0].environment["OMP_THREAD_LIMIT"], "1");
+    assert_eq!(ocr.replicas, Some(Replicas { min: 1, max: 10 }));
+    let filled = |chart: Chart, params: &str| {
+        let definition = chart.definition.unwrap();
+        let params = scheduler_pipeline::Params::from_json(params.as_bytes()).unwrap();
+        let params = definition.check(params)?.with_pipe("/w");
+        let commands = definition.steps().iter().flat_map(|step| &step.commands);
+        commands
+            .map(|command| command.render(&params))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let commands = filled(ocr.clone(), r#"{"url": "http://127.0.0.1/a b.png?x='$(id)'"}"#).unwrap();
+    println!("{commands:#?}");
+    assert_eq!(commands.len(), 4);
+    for bad in [
+        r"{}",
+        r#"{"url": "-O/etc/passwd"}"#,
+        r#"{"url": "file:///etc/passwd"}"#,
+    ] {
+        assert!(filled(ocr.clone(), bad).is_err(), "{bad}");
+    }
+    let coreutils = read(&charts.join("coreutils"), "").unwrap();
+    assert_eq!(names(&coreutils), ["text", "count"]);
+    let commands = filled(coreutils, r#"{"text": "-n it's $(id)\n"}"#).unwrap();
+    println!("{commands:#?}");
+    assert_eq!(commands.len(), 4);
+}

@@ -74,7 +74,8 @@ mod tests {
     async fn a_log_is_bounded_and_keeps_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("w.log");
-        let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
+        let lines: Vec<String> = (0..5000).map(|n| format!("line {n}\n")).collect();
+        let text = lines.concat();
         let tail = Tail::default();
         keep(text.as_bytes(), path.clone(), 10_000, tail.clone())
             .await

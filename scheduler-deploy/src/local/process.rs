@@ -79,9 +79,13 @@ impl Process {
 
     /// Why it ended, with its last words.
     pub(super) async fn reason(&mut self, status: io::Result<ExitStatus>) -> String {
-        for log in &mut self.logs {
-            let _ = tokio::time::timeout(LAST_WORDS, log).await;
-        }
+        let read = async {
+            for log in &mut self.logs {
+                // It was cancelled or failed: then there is nothing more to come.
+                let _ = log.await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, read).await;
         let how = match status {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
