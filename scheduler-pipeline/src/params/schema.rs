@@ -314,7 +314,7 @@ impl Property {
         put("enum", (!self.allowed.is_empty()).then(|| json!(self.allowed)));
         put("default", self.default.clone());
         put("description", self.description.as_ref().map(|text| json!(text)));
-        put("leadingDash", self.leading_dash.then(|| json!(true)));
+        put("leadingDash", self.leading_dash.then_some(Value::Bool(true)));
         Value::Object(fields)
     }
 }
