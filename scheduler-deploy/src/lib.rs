@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`chart`] | reads a chart directory: pipeline definition, bounds on the number of workers, executors |
 //! | [`local`] | a [`Deployer`](scheduler_core::port::deploy::Deployer) that runs workers as processes of this machine |
-//! | [`scaling`] | how many workers are wanted for the work that waits: pure, time is an argument |
+//!
+//! How many workers are wanted for the work that waits is [`scheduler_core::scaling`]'s to say.
 //!
 //! ```no_run
 //! use scheduler_core::port::deploy::Deployer as _;
@@ -24,4 +25,3 @@
 
 pub mod chart;
 pub mod local;
-pub mod scaling;

@@ -43,6 +43,10 @@ struct Arguments {
     /// On SIGTERM: milliseconds without a call after which to end at once.
     #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_IDLE_MS", default_value_t = 1_000)]
     drain_idle_ms: u64,
+
+    /// Drain when standard input ends, as it does when the process that started this one dies.
+    #[arg(long, env = "EXIT_WITH_STDIN", value_parser = clap::builder::FalseyValueParser::new())]
+    exit_with_stdin: bool,
 }
 
 impl Arguments {
@@ -85,10 +89,20 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stopping = stop.clone();
+    let orphaned = CancellationToken::new();
+    if arguments.exit_with_stdin {
+        let orphaned = orphaned.clone();
+        // A thread of its own: a read cannot be taken back, and the runtime waits for those that it makes.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            orphaned.cancel();
+        });
+    }
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = orphaned.cancelled() => {}
         }
         tracing::info!("draining");
         stopping.cancel();

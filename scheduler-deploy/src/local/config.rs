@@ -11,8 +11,8 @@ use scheduler_core::name::Name;
 pub struct LocalConfig {
     /// A directory of this deployer alone: workspaces and logs of the replicas.
     pub directory: PathBuf,
-    /// What workers are told as the scheduler's gRPC address, `http://host:port`.
-    pub scheduler_address: String,
+    /// Where workers find the scheduler's gRPC endpoint, `http://host:port`.
+    pub scheduler_url: String,
     /// The worker's program. Default `scheduler-worker`, beside this program or in `PATH`.
     pub worker_program: PathBuf,
     /// The executor's program. Default `command-executor`, beside this program or in `PATH`.
@@ -45,10 +45,10 @@ pub struct LocalConfig {
 
 impl LocalConfig {
     /// With the defaults.
-    pub fn new(directory: impl Into<PathBuf>, scheduler_address: impl Into<String>) -> Self {
+    pub fn new(directory: impl Into<PathBuf>, scheduler_url: impl Into<String>) -> Self {
         Self {
             directory: directory.into(),
-            scheduler_address: scheduler_address.into(),
+            scheduler_url: scheduler_url.into(),
             worker_program: program("scheduler-worker"),
             executor_program: program("command-executor"),
             api_keys: BTreeMap::new(),

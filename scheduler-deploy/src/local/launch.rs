@@ -61,8 +61,13 @@ impl Plan {
         let mut worker = common.clone();
         worker.extend(self.agent_environment.clone());
         worker.insert("PIPELINE_AGENT__NAME".to_owned(), name.to_owned());
-        let tasks_from = [
-            ("SCHEDULER_ADDRESS", Some(config.scheduler_address.clone())),
+        // So that it ends its tasks before it is killed.
+        let drain = config.drain_grace.as_secs().saturating_sub(2).max(1);
+        let told = [
+            ("SCHEDULER_URL", Some(config.scheduler_url.clone())),
+            // Many workers share this machine; their health is seen by their processes and sessions.
+            ("SCHEDULER_WORKER_HTTP", Some("off".to_owned())),
+            ("SCHEDULER_DRAIN_SECONDS", Some(drain.to_string())),
             ("SCHEDULER_APPLICATION", Some(self.path.application.to_string())),
             ("SCHEDULER_PIPELINE", Some(self.path.pipeline.to_string())),
             (
@@ -70,7 +75,7 @@ impl Plan {
                 config.api_keys.get(&self.path.client).cloned(),
             ),
         ];
-        for (name, value) in tasks_from {
+        for (name, value) in told {
             worker.extend(value.map(|value| (name.to_owned(), value)));
         }
 
@@ -85,6 +90,7 @@ impl Plan {
             let mut environment = common.clone();
             environment.extend(executor.environment.clone());
             environment.insert("COMMAND_EXECUTOR_NAME".to_owned(), executor.name.clone());
+            environment.insert("COMMAND_EXECUTOR_DRAIN_IDLE_MS".to_owned(), "50".to_owned());
             environment.insert("COMMAND_EXECUTOR_SERVER_GRPC_PORT".to_owned(), address.clone());
             worker.insert(
                 format!("PIPELINE_AGENT__EXECUTORS__{index}__NAME"),
