@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! version (1)
+//! unsure:   until when, below which offset; both 0 if nothing is
 //! workers:  count, then 16 bytes each
 //! ended:    count of runs, then (gap since the last run's end, length) each
 //! tasks:    count, then (distance from the last task's offset, attempts, forgiven, kind and flags, ...) each, by offset
@@ -46,6 +47,8 @@ pub(crate) enum Phase {
 /// See the module.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Snapshot {
+    /// Until when workers of a vanished owner may say more of tasks below which offset than was saved.
+    pub(crate) unsure: Option<(u64, u64)>,
     pub(crate) workers: Vec<WorkerId>,
     /// Runs of offsets that have ended, as `(first, one past the last)`, rising and apart.
     pub(crate) ended: Vec<(u64, u64)>,
@@ -56,6 +59,9 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
+        let (until, below) = self.unsure.unwrap_or_default();
+        put_varint(&mut out, until);
+        put_varint(&mut out, below);
         put_varint(&mut out, self.workers.len() as u64);
         for worker in &self.workers {
             out.extend_from_slice(&worker.0.to_le_bytes());
@@ -106,6 +112,8 @@ impl Snapshot {
         if reader.byte()? != VERSION {
             return Err(reader.error("the state was written by another version"));
         }
+        let unsure = (reader.varint()?, reader.varint()?);
+        snapshot.unsure = (unsure != (0, 0)).then_some(unsure);
         for _ in 0..reader.varint()? {
             let id = reader.take(16)?;
             let id = id[..]
@@ -187,11 +195,12 @@ mod tests {
         ];
         let task = (1..1_000u64, any::<u32>(), any::<u16>(), any::<bool>(), phase);
         (
+            (any::<bool>(), 1..u64::MAX, any::<u64>()),
             vec(any::<u128>(), 1..5),
             vec((1..100u64, 1..100u64), 0..20),
             vec(task, 0..20),
         )
-            .prop_map(|(workers, runs, tasks)| {
+            .prop_map(|((is_unsure, until, below), workers, runs, tasks)| {
                 let (mut end, mut offset) = (0, 0);
                 let ended = runs.into_iter().map(|(gap, len)| {
                     let first = end + gap;
@@ -214,6 +223,7 @@ mod tests {
                         }
                     });
                 Snapshot {
+                    unsure: is_unsure.then_some((until, below)),
                     ended: ended.collect(),
                     tasks: tasks.collect(),
                     workers: workers.iter().map(|id| WorkerId(*id)).collect(),

@@ -1,90 +1,12 @@
-//! How tasks come in: from the log, from the store, from the dead. And how recovery sorts out what is known of them.
+//! How tasks come in, and where recovery puts them.
 
 use super::ring::Entry;
 use super::slab::{Flags, NIL, Payload, Slot, State};
-use super::{
-    Answer, AttemptOutcome, BTreeMap, DeadTask, LeaseToken, Output, ParkedTask, Record, Shard, Snapshot,
-    Timestamp, VecDeque, WorkerId,
-};
+use super::{Answer, DeadTask, LeaseToken, Output, Record, Shard, Timestamp};
 use crate::id::{Attempt, Epoch};
 use crate::outcome::DeadReason;
 use crate::snapshot::{Phase, TaskState};
 use crate::task::{RecordBody, TaskOptions, TaskSpec};
-use crate::time::millis;
-
-/// What the last checkpoint and returning workers say about tasks that have not arrived yet.
-#[derive(Debug)]
-pub(super) struct Recovery {
-    /// Runs of offsets that have ended, still ahead of the ring's tail.
-    ended: VecDeque<(u64, u64)>,
-    /// States of tasks, still ahead of the ring's tail.
-    tasks: VecDeque<TaskState>,
-    /// States of tasks older than the resume offset.
-    carried: BTreeMap<u64, TaskState>,
-    /// Those who held leases.
-    pub(super) workers: Vec<WorkerId>,
-    /// What workers said about tasks that have not arrived yet.
-    pub(super) early: BTreeMap<u64, Vec<Early>>,
-    /// One past the last offset that an earlier owner may have leased.
-    log_end: u64,
-    /// Whether that owner may have done more than it saved.
-    unclean: bool,
-    pub(super) grace_until: Timestamp,
-}
-
-/// What a worker says about a task that is not there yet.
-#[derive(Debug)]
-pub(super) enum Early {
-    Held {
-        worker: WorkerId,
-        token: LeaseToken,
-    },
-    Report {
-        worker: WorkerId,
-        token: LeaseToken,
-        outcome: AttemptOutcome,
-    },
-}
-
-impl Recovery {
-    pub(super) fn new(
-        resume: u64,
-        snapshot: &Snapshot,
-        log_end: u64,
-        unclean: bool,
-        grace_until: Timestamp,
-    ) -> Self {
-        let (carried, tasks): (Vec<_>, Vec<_>) = snapshot.tasks.iter().partition(|task| task.offset < resume);
-        Self {
-            ended: snapshot.ended.iter().copied().collect(),
-            tasks: tasks.into(),
-            carried: carried.into_iter().map(|task| (task.offset, task)).collect(),
-            workers: Vec::new(),
-            early: BTreeMap::new(),
-            log_end,
-            unclean,
-            grace_until,
-        }
-    }
-
-    fn is_unsure(&self, offset: u64, now: Timestamp) -> bool {
-        self.unclean && offset < self.log_end && now < self.grace_until
-    }
-
-    fn has_ended(&mut self, offset: u64) -> bool {
-        while self.ended.front().is_some_and(|(_, end)| *end <= offset) {
-            self.ended.pop_front();
-        }
-        self.ended.front().is_some_and(|(first, _)| *first <= offset)
-    }
-
-    fn task(&mut self, offset: u64) -> Option<TaskState> {
-        while self.tasks.front().is_some_and(|task| task.offset < offset) {
-            self.tasks.pop_front();
-        }
-        self.tasks.pop_front_if(|task| task.offset == offset)
-    }
-}
 
 impl Shard {
     pub(super) fn arrive(&mut self, record: Record, out: &mut Vec<Output>) -> Answer {
@@ -92,9 +14,14 @@ impl Shard {
         if offset < self.ring.tail() {
             return Answer::Late;
         }
+        if offset > self.ring.tail() {
+            self.skip_to(offset);
+        }
         if self.recovery.has_ended(offset) {
-            self.ring.push(offset, Entry::Done);
-            self.forget_early(offset);
+            self.ring.push(Entry::Done);
+            if self.parked.is_recovered() {
+                self.forget_early(offset);
+            }
             return Answer::Done;
         }
         let spec = match record.body {
@@ -109,104 +36,22 @@ impl Shard {
                     died_at: self.now,
                     spec: TaskSpec::new(raw),
                 });
-                self.ring.push(offset, Entry::Done);
+                self.ring.push(Entry::Done);
+                self.forget_early(offset);
                 self.counts.dead += 1;
                 self.mark_dirty();
                 return Answer::Done;
             }
         };
         let id = self.enter(offset, record.appended_at, spec);
-        self.ring.push(offset, Entry::Live(id));
+        self.ring.push(Entry::Live(id));
         let known = self.recovery.task(offset);
         self.place(id, known, out);
         Answer::Done
     }
 
-    pub(super) fn unpark(
-        &mut self,
-        tasks: Vec<ParkedTask>,
-        next_wake: Timestamp,
-        out: &mut Vec<Output>,
-    ) -> Answer {
-        self.parked.loading = false;
-        self.parked.next_wake = next_wake;
-        for task in tasks {
-            self.parked.cursor = Some((task.wake_at, task.offset));
-            self.fetch(task, out);
-        }
-        if next_wake > self.now && !self.parked.recovered {
-            // Every row that an earlier owner had in memory is here now: what workers said of others is void.
-            self.parked.recovered = true;
-            let expected = self.recovery.early.split_off(&self.ring.tail());
-            let void = std::mem::replace(&mut self.recovery.early, expected);
-            for early in void.into_values().flatten() {
-                self.drop_early(&early);
-            }
-            self.recovery.carried.clear();
-        }
-        Answer::Done
-    }
-
-    /// Takes a parked task into memory; its row stays in the store until it ends.
-    pub(super) fn fetch(&mut self, task: ParkedTask, out: &mut Vec<Output>) -> Answer {
-        let offset = task.offset.0;
-        if self.slot_of(offset).is_some() || self.unsaved.unparked.contains(&task.offset) {
-            return Answer::Late;
-        }
-        if self
-            .saving
-            .as_ref()
-            .is_some_and(|saving| saving.checkpoint.unparked.contains(&task.offset))
-        {
-            return Answer::Late;
-        }
-        let id = self.enter(offset, task.submitted_at, task.spec);
-        self.carried.insert(offset, id);
-        let slot = self.slot_mut(id);
-        slot.flags.set(Flags::CARRIED);
-        slot.flags.set(Flags::ROW);
-        slot.attempts = task.attempts.0;
-        slot.forgiven = task.forgiven;
-        let known = self.recovery.carried.remove(&offset).unwrap_or(TaskState {
-            offset,
-            attempts: task.attempts.0,
-            forgiven: task.forgiven,
-            cancel: false,
-            phase: if task.wake_at > self.now {
-                Phase::Delayed {
-                    until: task.wake_at.as_millis(),
-                }
-            } else {
-                Phase::Ready
-            },
-        });
-        self.place(id, Some(known), out);
-        Answer::Done
-    }
-
-    pub(super) fn revive(&mut self, task: DeadTask, out: &mut Vec<Output>) -> Answer {
-        let offset = task.offset.0;
-        if self.slot_of(offset).is_some() || task.reason == DeadReason::Undecodable {
-            return Answer::Late;
-        }
-        // What it was given at first is over by now; its life begins anew.
-        let id = self.enter(offset, self.now, task.spec);
-        self.carried.insert(offset, id);
-        let slot = self.slot_mut(id);
-        slot.flags.set(Flags::CARRIED);
-        slot.attempts = task.attempts.0;
-        // Attempts count on, so that no lease token comes twice; those made so far are forgiven.
-        slot.forgiven = u16::try_from(task.attempts.0).unwrap_or(u16::MAX);
-        self.unsaved.revived.push((task.offset, id));
-        self.counts.dead = self.counts.dead.saturating_sub(1);
-        self.make_ready(id, out);
-        self.mark_dirty();
-        self.flush();
-        Answer::Done
-    }
-
     /// A slot for a task, in no list yet.
-    fn enter(&mut self, offset: u64, submitted_at: Timestamp, spec: TaskSpec) -> u32 {
+    pub(super) fn enter(&mut self, offset: u64, submitted_at: Timestamp, spec: TaskSpec) -> u32 {
         self.live_bytes += spec.weight();
         let slot = Slot {
             offset,
@@ -235,7 +80,7 @@ impl Shard {
     }
 
     /// Decides where a task that has come in belongs, by what is known of it.
-    fn place(&mut self, id: u32, known: Option<TaskState>, out: &mut Vec<Output>) {
+    pub(super) fn place(&mut self, id: u32, known: Option<TaskState>, out: &mut Vec<Output>) {
         let offset = self.slot(id).offset;
         if let Some(known) = known {
             let slot = self.slot_mut(id);
@@ -251,15 +96,21 @@ impl Shard {
                     epoch,
                     started_at,
                 } => {
-                    // It may come back: until then it counts as seen now.
-                    let worker = self
-                        .workers
-                        .enter(self.recovery.workers[worker as usize], self.now);
-                    let token = LeaseToken {
-                        epoch: Epoch(epoch),
-                        attempt: Attempt(known.attempts),
-                    };
-                    self.adopt(id, worker, token, started_at);
+                    let worker = self.recovery.workers[worker as usize];
+                    if self.workers.is_attached(worker) && !self.recovery.is_presented(offset, worker) {
+                        // It has said what it holds, and this is not among it: the lease never reached it.
+                        let slot = self.slot_mut(id);
+                        slot.forgiven = slot.forgiven.saturating_add(1);
+                        self.make_ready(id, out);
+                    } else {
+                        // It may come back: until then it counts as seen now.
+                        let worker = self.workers.enter(worker, self.now);
+                        let token = LeaseToken {
+                            epoch: Epoch(epoch),
+                            attempt: Attempt(known.attempts),
+                        };
+                        self.adopt(id, worker, token, started_at);
+                    }
                 }
                 Phase::Delayed { until } if until > self.now.as_millis() => self.delay(id, until, out),
                 Phase::Delayed { .. } | Phase::Ready => self.make_ready(id, out),
@@ -306,91 +157,12 @@ impl Shard {
         self.changed(id, out);
     }
 
-    /// Makes a task that is in no list wait until `until`, in memory or in the store.
-    pub(super) fn delay(&mut self, id: u32, until: u64, out: &mut Vec<Output>) {
-        let park_from = self
-            .now
-            .as_millis()
-            .saturating_add(millis(self.policy.window.park_after));
-        let loaded = self.parked.cursor.map_or(0, |(wake_at, _)| wake_at.as_millis());
-        let slot = self.slot_mut(id);
-        slot.mark = until;
-        self.counts.delayed += 1;
-        // What is parked is loaded in order of time: before the place reached it would not be found again.
-        if until > park_from && until > loaded && !self.slot(id).flags.has(Flags::CARRIED) {
-            self.slot_mut(id).state = State::Parked;
-            self.parking.push(id);
-            self.wheel.disarm(id);
-            self.mark_dirty();
-        } else {
-            self.slot_mut(id).state = State::Delayed;
-            self.arm_waiting(id);
-        }
-        self.changed(id, out);
-    }
-
-    /// Lets the unsure go when their time is over.
-    pub(super) fn end_grace(&mut self, out: &mut Vec<Output>) {
-        if self.unsure.is_empty() || self.now < self.recovery.grace_until {
-            return;
-        }
-        while !self.unsure.is_empty() {
-            let id = self.unsure.head;
-            self.unsure.unlink(&mut self.slab.slots, id);
-            self.make_ready(id, out);
-        }
-    }
-
     pub(super) fn spec_of(&self, id: u32) -> TaskSpec {
         let payload = &self.slab.payloads[id as usize];
         TaskSpec {
             params: payload.params.clone(),
             priority: self.slot(id).priority,
             options: payload.options.clone(),
-        }
-    }
-
-    /// Whether a worker may know something of `offset` before it arrives, and there is room to remember it.
-    pub(super) fn remember_early(&mut self, offset: u64, early: Early) -> bool {
-        let replayed = (self.ring.tail()..self.recovery.log_end).contains(&offset);
-        let loaded = offset < self.ring.base() && !self.parked.recovered;
-        if !replayed && !loaded || self.recovery.early.len() >= self.policy.window.max_tasks as usize {
-            return false;
-        }
-        if let Early::Report { worker, .. } = &early {
-            self.workers.add_early(*worker);
-        }
-        self.recovery.early.entry(offset).or_default().push(early);
-        true
-    }
-
-    fn forget_early(&mut self, offset: u64) {
-        for early in self.recovery.early.remove(&offset).unwrap_or_default() {
-            self.drop_early(&early);
-        }
-    }
-
-    fn drop_early(&mut self, early: &Early) {
-        if let Early::Report { worker, .. } = early {
-            self.workers.remove_early(*worker);
-        }
-    }
-
-    fn apply_early(&mut self, offset: u64, out: &mut Vec<Output>) {
-        for early in self.recovery.early.remove(&offset).unwrap_or_default() {
-            match early {
-                Early::Held { worker, token } => {
-                    self.hold(worker, offset, token, out);
-                }
-                Early::Report {
-                    worker,
-                    token,
-                    outcome,
-                } => {
-                    self.workers.remove_early(worker);
-                    self.settle(offset, token, outcome, out);
-                }
-            }
         }
     }
 }

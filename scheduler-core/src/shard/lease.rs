@@ -1,12 +1,12 @@
 //! How tasks are given out to workers, and how they come back.
 
-use super::admit::Early;
-use super::slab::{Flags, State};
+use super::recovery::Early;
+use super::slab::{Flags, Slot, State};
 use super::{
     Answer, AttemptOutcome, Bytes, Found, HeldLease, Lease, LeaseToken, Offset, Output, Shard, Timestamp,
     WorkerId,
 };
-use crate::id::{Attempt, Epoch};
+use crate::id::Attempt;
 use crate::outcome::{DeadReason, Ending};
 use crate::time::millis;
 
@@ -23,7 +23,7 @@ impl Shard {
                 break;
             };
             self.ready.remove(&mut self.slab.slots, id);
-            let attempt = self.slot(id).attempts + 1;
+            let attempt = self.slot(id).attempts.saturating_add(1);
             self.start(
                 id,
                 index,
@@ -110,33 +110,27 @@ impl Shard {
             return Answer::Late;
         };
         let slot = self.slot(id);
-        let current = LeaseToken {
-            epoch: Epoch(slot.epoch),
-            attempt: Attempt(slot.attempts),
-        };
         if token.epoch > self.tenure.epoch || token.attempt.0 == 0 {
             return Answer::Late;
         }
-        let is_current = slot.state == State::Leased && token == current;
-        // Nobody has the task, and the last owner may have made this attempt without saving it.
-        let is_news =
-            slot.state != State::Leased && token.epoch < self.tenure.epoch && token.attempt.0 > slot.attempts;
+        let is_current = slot.state == State::Leased && token == slot.token();
         if !is_current {
-            if matches!(outcome, AttemptOutcome::Succeeded { .. })
-                && (is_news || token.attempt.0 <= slot.attempts)
-            {
-                self.stop(id, out);
-            } else if is_news {
-                let slot = self.slot_mut(id);
-                slot.attempts = token.attempt.0;
-                slot.epoch = token.epoch.0;
-            } else {
+            let is_news = self.is_news(slot, token);
+            // Of an attempt that was made, however long ago, a success is as good as of the last one.
+            let is_success = matches!(outcome, AttemptOutcome::Succeeded { .. })
+                && (token.attempt.0 <= slot.attempts || token.epoch < self.tenure.epoch);
+            if !is_news && !is_success {
                 return Answer::Late;
+            }
+            self.stop(id, out);
+            if is_news {
+                self.learn(id, token);
             }
         }
         match outcome {
             AttemptOutcome::Succeeded { output } => self.end(id, Ending::Succeeded, output, out),
             AttemptOutcome::Failed { error } => self.fail(id, error, out),
+            AttemptOutcome::Rejected { .. } if self.is_to_end(id) => self.end_as_told(id, out),
             AttemptOutcome::Rejected { error } => {
                 self.leave_list(id);
                 self.die(id, DeadReason::Rejected, error, out);
@@ -163,23 +157,47 @@ impl Shard {
             return known;
         };
         let slot = self.slot(id);
-        let held = match slot.state {
-            State::Leased => {
-                slot.epoch == token.epoch.0 && slot.attempts == token.attempt.0 && slot.worker == index
-            }
-            _ if token.epoch < self.tenure.epoch && token.attempt.0 > slot.attempts => {
-                self.leave_list(id);
-                self.adopt(id, index, token, self.now.as_millis());
-                self.changed(id, out);
-                true
-            }
-            _ => false,
-        };
+        let is_current = slot.state == State::Leased && slot.token() == token && slot.worker == index;
+        let is_news = self.is_news(slot, token);
+        if is_news {
+            self.stop(id, out);
+            self.learn(id, token);
+            self.leave_list(id);
+            self.adopt(id, index, token, self.now.as_millis());
+            self.changed(id, out);
+        }
+        let held = is_current || is_news;
         if held && self.is_to_end(id) {
             self.stop(id, out);
         }
         self.workers.leave_if_idle(index);
         held
+    }
+
+    /// Whether `token` is of an attempt that an earlier owner granted and did not save, later than what is known.
+    fn is_news(&self, slot: &Slot, token: LeaseToken) -> bool {
+        let known = slot.token();
+        let is_later = if slot.state == State::Leased {
+            known.epoch < self.tenure.epoch && (token.attempt, token.epoch) > (known.attempt, known.epoch)
+        } else {
+            token.attempt > known.attempt
+        };
+        // No owner makes so many attempts between two checkpoints: such a token is made up.
+        let is_plausible = token.attempt.0.saturating_sub(known.attempt.0) <= u32::from(u16::MAX);
+        token.epoch < self.tenure.epoch && is_later && is_plausible
+    }
+
+    /// Takes note of an attempt that is news.
+    fn learn(&mut self, id: u32, token: LeaseToken) {
+        let slot = self.slot_mut(id);
+        // What became of attempts between nobody knows any more: they do not count.
+        let between = token.attempt.0.saturating_sub(slot.attempts.saturating_add(1));
+        slot.forgiven = slot
+            .forgiven
+            .saturating_add(u16::try_from(between).unwrap_or(u16::MAX));
+        slot.attempts = slot.attempts.max(token.attempt.0);
+        slot.epoch = token.epoch.0;
+        self.touch(id);
     }
 
     pub(super) fn extend(
@@ -258,6 +276,10 @@ impl Shard {
             return self.where_else(offset);
         };
         match self.slot(id).state {
+            State::Delayed | State::Parked if self.slot(id).flags.has(Flags::ROW) => {
+                self.want(id, out);
+                Answer::Done
+            }
             State::Delayed | State::Parked => {
                 self.leave_list(id);
                 self.touch(id);
@@ -291,10 +313,7 @@ impl Shard {
             let lease = HeldLease {
                 partition: self.tenure.shard.partition,
                 offset: Offset(slot.offset),
-                token: LeaseToken {
-                    epoch: Epoch(slot.epoch),
-                    attempt: Attempt(slot.attempts),
-                },
+                token: slot.token(),
             };
             out.push(Output::Stop {
                 worker: self.workers.id(slot.worker),

@@ -22,7 +22,9 @@
 //! | `slab.rs` | slots of live tasks, and lists through them |
 //! | `ready.rs` | which ready task is next |
 //! | `wheel.rs` | every deadline |
-//! | `admit.rs` | how tasks come in: from the log, from the store, from the dead |
+//! | `admit.rs` | how tasks come in, and where recovery puts them |
+//! | `recovery.rs` | what is known of tasks before they are there |
+//! | `parked.rs` | tasks with rows in the store: parked, carried over, revived |
 //! | `lease.rs` | how they are given out, and come back |
 //! | `workers.rs` | who holds what, and what of their reports is saved |
 //! | `timers.rs` | what happens when a time is over |
@@ -31,7 +33,9 @@
 
 mod admit;
 mod lease;
+mod parked;
 mod ready;
+mod recovery;
 mod ring;
 mod save;
 mod slab;
@@ -46,8 +50,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use self::admit::Recovery;
+use self::parked::Parked;
 use self::ready::Ready;
+use self::recovery::Recovery;
 use self::ring::Ring;
 use self::save::{Saving, Unsaved};
 use self::slab::{Flags, List, Slab, Slot, State};
@@ -56,7 +61,7 @@ use self::workers::Workers;
 use crate::checkpoint::Checkpoint;
 use crate::codec::DecodeError;
 use crate::id::{CheckpointId, LeaseToken, Offset, Tenure, WorkerId};
-use crate::outcome::{AttemptOutcome, DeadTask, ParkedTask};
+use crate::outcome::{AttemptOutcome, DeadTask, FinishedTask, ParkedTask};
 use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease};
 use crate::snapshot::Snapshot;
@@ -77,9 +82,10 @@ pub enum Input {
         /// Of the first task after these.
         next_wake: Timestamp,
     },
-    /// One parked task, because somebody wants to do something with it.
+    /// One parked task, because somebody wants to do something with it. It must have been read after the last [`Input::Saved`] was handed
+    /// in: what was read before may have ended since.
     Fetch(ParkedTask),
-    /// A dead letter is to live again with fresh attempts.
+    /// A dead letter is to live again with fresh attempts, once a checkpoint says so. It must have been read as for [`Input::Fetch`].
     Revive(DeadTask),
     /// A worker has room for up to `limit` tasks.
     Ask {
@@ -129,10 +135,12 @@ pub enum Input {
     },
     /// Somebody wants a task not to run, or to stop.
     Cancel(Offset),
-    /// Somebody wants a delayed task to be ready now.
+    /// Somebody wants a delayed task to be ready now; one that is known to the store, as soon as the next checkpoint says so.
     Hasten(Offset),
     /// Say [`Output::Changed`] for this task from now on.
     Watch(Offset),
+    /// Say [`Output::Changed`] for every task, or only for those that are watched.
+    WatchAll(bool),
     /// The pipeline's policy has changed.
     Policy(Arc<PipelinePolicy>),
     /// The store has this checkpoint, in whole.
@@ -193,6 +201,8 @@ pub enum Answer {
     Late,
     /// The task is not in memory: it has not been loaded, is parked, or ended long ago.
     Elsewhere,
+    /// The window is full, so the task stays where it is; later the same input may succeed.
+    Full,
 }
 
 /// How a shard begins.
@@ -231,29 +241,19 @@ pub struct Shard {
     recovery: Recovery,
     unsaved: Unsaved,
     saving: Option<Saving>,
+    /// An empty buffer for what ends.
+    spare: Vec<FinishedTask>,
     /// Tasks to be parked with the next checkpoint.
     parking: Vec<u32>,
-    parked: ParkedAhead,
+    parked: Parked,
     counts: Counts,
     /// Bytes of the params of live tasks.
     live_bytes: usize,
     last_checkpoint: CheckpointId,
+    /// The log is told to forget what is before it.
+    truncated: u64,
+    watch_all: bool,
 }
-
-/// What is known of the parked tasks in the store.
-#[derive(Debug)]
-struct ParkedAhead {
-    /// Everything up to here has been loaded.
-    cursor: Option<(Timestamp, Offset)>,
-    /// When the first task after it is wanted.
-    next_wake: Timestamp,
-    loading: bool,
-    /// Whether all that the last owner had in memory has been loaded.
-    recovered: bool,
-}
-
-/// How many parked tasks are loaded at once.
-const PARKED_PAGE: usize = 1_000;
 
 impl Shard {
     /// A shard at `now`, as the last checkpoint left it.
@@ -274,26 +274,22 @@ impl Shard {
             workers: Workers::default(),
             recovery: Recovery::new(
                 resume,
-                &snapshot,
+                snapshot,
                 config.log_end.0,
-                config.unclean,
-                now + config.grace,
+                config.unclean.then(|| now + config.grace),
             ),
             unsaved: Unsaved::default(),
             saving: None,
+            spare: Vec::new(),
             parking: Vec::new(),
-            parked: ParkedAhead {
-                cursor: None,
-                next_wake: Timestamp::ZERO,
-                loading: false,
-                recovered: false,
-            },
+            parked: Parked::new(),
             counts: Counts::default(),
             live_bytes: 0,
             last_checkpoint: CheckpointId::default(),
+            truncated: resume,
+            watch_all: false,
             policy: config.policy,
         };
-        shard.recovery.workers = snapshot.workers;
         // The first checkpoint says that this activation came up.
         shard.mark_dirty();
         Ok(shard)
@@ -339,6 +335,10 @@ impl Shard {
             Input::Cancel(offset) => self.cancel(offset.0, out),
             Input::Hasten(offset) => self.hasten(offset.0, out),
             Input::Watch(offset) => self.watch(offset.0),
+            Input::WatchAll(all) => {
+                self.watch_all = all;
+                Answer::Done
+            }
             Input::Policy(policy) => self.set_policy(policy),
             Input::Saved(id) => self.saved(id, out),
             Input::Flush => self.flush(),
@@ -410,7 +410,7 @@ impl Shard {
     /// Says that a task has changed, to those who watch it.
     fn changed(&self, id: u32, out: &mut Vec<Output>) {
         let slot = self.slot(id);
-        if slot.flags.has(Flags::WATCHED) {
+        if self.watch_all || slot.flags.has(Flags::WATCHED) {
             out.push(Output::Changed(Offset(slot.offset)));
         }
     }

@@ -76,16 +76,23 @@ impl Ring {
             .then(|| Entry::unpack(self.entries[self.at(offset)]))
     }
 
-    /// Adds `entry` at `offset`; offsets that were skipped are done.
-    pub(super) fn push(&mut self, offset: u64, entry: Entry) {
+    /// Makes `offset` the tail; what is skipped is done.
+    pub(super) fn skip_to(&mut self, offset: u64) {
         debug_assert!(offset >= self.tail, "the log goes forward");
         while self.tail < offset {
-            self.push_next(Entry::Done);
+            self.push(Entry::Done);
         }
-        self.push_next(entry);
     }
 
-    fn push_next(&mut self, entry: Entry) {
+    /// Makes `offset` base and tail of a ring without live entries, however far away it is.
+    pub(super) fn jump(&mut self, offset: u64) {
+        debug_assert!(offset >= self.tail && self.first_live() == self.tail);
+        self.base = offset;
+        self.tail = offset;
+    }
+
+    /// Adds `entry` at the tail.
+    pub(super) fn push(&mut self, entry: Entry) {
         if self.span() == self.entries.len() as u64 {
             self.double();
         }
@@ -240,13 +247,14 @@ mod tests {
                         for skipped in tail..offset {
                             model.insert(skipped, (Entry::Done, false));
                         }
-                        ring.push(offset, Entry::Live(number as u32));
+                        ring.skip_to(offset);
+                        ring.push(Entry::Live(number as u32));
                         model.insert(offset, (Entry::Live(number as u32), false));
                         tail = offset + 1;
                     }
                     2 if tail > low => {
                         let offset = low + number % (tail - low);
-                                                if number % 3 == 0 {
+                        if number % 3 == 0 {
                             if let Entry::Live(_) = model[&offset].0 {
                                 ring.touch(offset);
                                 model.get_mut(&offset).expect("in range").1 = true;

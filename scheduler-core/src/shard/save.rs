@@ -9,8 +9,8 @@ use super::ring::Entry;
 use super::slab::{Flags, State};
 use super::workers::Covered;
 use super::{
-    Answer, Arc, BTreeMap, Bytes, Checkpoint, CheckpointId, DeadTask, Offset, Output, PARKED_PAGE,
-    ParkedTask, Shard, Slot, Snapshot, Timestamp,
+    Answer, Arc, BTreeMap, Bytes, Checkpoint, CheckpointId, DeadTask, Offset, Output, Shard, Slot, Snapshot,
+    Timestamp, WorkerId,
 };
 use crate::id::Attempt;
 use crate::outcome::{DeadReason, Ending, FinishedTask};
@@ -24,8 +24,9 @@ pub(super) struct Unsaved {
     pub(super) finished: Vec<FinishedTask>,
     pub(super) dead: Vec<DeadTask>,
     pub(super) unparked: Vec<Offset>,
-    /// With their slots.
-    pub(super) revived: Vec<(Offset, u32)>,
+    pub(super) revived: Vec<Offset>,
+    /// Live tasks outside the ring, with their slots, whose rows are to say that they are in memory.
+    pub(super) rows: Vec<(u64, u32)>,
     /// Bytes of all of it.
     pub(super) bytes: usize,
     /// When the oldest change must be saved; `None` if nothing has changed.
@@ -39,14 +40,27 @@ pub(super) struct Saving {
     /// The bytes in it.
     pub(super) bytes: usize,
     covered: Vec<Covered>,
-    /// Tasks that it parks.
-    parked: Vec<(u32, u64)>,
+    /// Tasks that it parks, with their slots.
+    parked: Vec<(u64, u32)>,
+    /// See [`Unsaved::rows`].
+    rows: Vec<(u64, u32)>,
 }
 
 impl Unsaved {
     pub(super) fn die(&mut self, task: DeadTask) {
-        self.bytes += size_of::<DeadTask>() + task.spec.weight() + task.error.len();
+        self.bytes += weight(&task);
+        // A checkpoint says of each task what has become of it in the end.
+        self.revived.retain(|offset| *offset != task.offset);
         self.dead.push(task);
+    }
+
+    pub(super) fn revive(&mut self, offset: Offset) {
+        self.unparked.retain(|other| *other != offset);
+        if let Some(at) = self.dead.iter().position(|task| task.offset == offset) {
+            let task = self.dead.remove(at);
+            self.bytes -= weight(&task);
+        }
+        self.revived.push(offset);
     }
 
     fn finish(&mut self, task: FinishedTask) {
@@ -59,13 +73,20 @@ impl Unsaved {
     }
 }
 
+fn weight(task: &DeadTask) -> usize {
+    size_of::<DeadTask>() + task.spec.weight() + task.error.len()
+}
+
 impl Shard {
     /// Ends a task as a result.
     pub(super) fn end(&mut self, id: u32, ending: Ending, output: Bytes, out: &mut Vec<Output>) {
         self.leave_list(id);
         let slot = *self.slot(id);
         match ending {
-            Ending::Succeeded => self.counts.succeeded += 1,
+            Ending::Succeeded => {
+                self.counts.succeeded += 1;
+                self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
+            }
             Ending::Cancelled | Ending::Expired => self.counts.cancelled += 1,
         }
         self.unsaved.finish(FinishedTask {
@@ -97,12 +118,7 @@ impl Shard {
     }
 
     fn free(&mut self, id: u32, out: &mut Vec<Output>) {
-        let Slot {
-            offset,
-            flags,
-            priority,
-            ..
-        } = *self.slot(id);
+        let Slot { offset, flags, .. } = *self.slot(id);
         if flags.has(Flags::CARRIED) {
             self.carried.remove(&offset);
         } else {
@@ -110,11 +126,19 @@ impl Shard {
         }
         if flags.has(Flags::ROW) {
             self.unsaved.unparked.push(Offset(offset));
+            self.parked.ended(offset);
         }
-        if flags.has(Flags::WATCHED) {
+        if self.watch_all || flags.has(Flags::WATCHED) {
             out.push(Output::Changed(Offset(offset)));
         }
+        self.empty(id);
+        self.mark_dirty();
+    }
+
+    /// Frees the slot of a task that is in no list and has no entry.
+    pub(super) fn empty(&mut self, id: u32) {
         self.wheel.disarm(id);
+        let priority = self.slot(id).priority;
         let payload = self.slab.remove(id);
         self.live_bytes -= TaskSpec {
             params: payload.params,
@@ -122,7 +146,6 @@ impl Shard {
             options: payload.options,
         }
         .weight();
-        self.mark_dirty();
     }
 
     pub(super) fn mark_dirty(&mut self) {
@@ -187,7 +210,7 @@ impl Shard {
         let is_full = self.unsaved.ended() >= self.policy.checkpoint.max_ended.max(1) as usize
             || self.unsaved.bytes >= self.policy.window.max_bytes / 4
             || self.ring.span() >= u64::from(self.policy.window.max_span) / 4 * 3
-                && self.ring.first_live() > self.ring.base();
+                && (self.ring.first_live() > self.ring.base() || self.is_too_wide());
         if due <= self.now || is_full {
             self.save(out);
         }
@@ -199,24 +222,22 @@ impl Shard {
         self.unsaved.due = None;
         let mut checkpoint = Checkpoint::empty(self.tenure, id, self.now, Offset::ZERO);
         let parked = self.park(&mut checkpoint.parked);
-        self.carry(&mut checkpoint.parked);
-        for (offset, slot) in std::mem::take(&mut self.unsaved.revived) {
-            checkpoint.revived.push(offset);
-            if self.carried.get(&offset.0) == Some(&slot) {
-                checkpoint.parked.push(self.row(slot, Timestamp::ZERO));
-            }
+        self.carry();
+        let mut rows = std::mem::take(&mut self.unsaved.rows);
+        rows.sort_unstable();
+        rows.dedup();
+        rows.retain(|(offset, id)| self.carried.get(offset) == Some(id));
+        for (_, id) in &rows {
+            checkpoint.parked.push(self.row(*id, Timestamp::ZERO));
         }
         checkpoint.resume = Offset(self.ring.first_live());
         checkpoint.state = self.snapshot(checkpoint.resume.0).encode();
-        checkpoint.finished = std::mem::take(&mut self.unsaved.finished);
+        checkpoint.finished = std::mem::replace(&mut self.unsaved.finished, std::mem::take(&mut self.spare));
         checkpoint.expire_results = self.now + self.policy.retention.results;
         checkpoint.dead = std::mem::take(&mut self.unsaved.dead);
         checkpoint.expire_dead = self.now + self.policy.retention.dead;
+        checkpoint.revived = std::mem::take(&mut self.unsaved.revived);
         checkpoint.unparked = std::mem::take(&mut self.unsaved.unparked);
-        // A row that comes and goes within one checkpoint does not come at all.
-        checkpoint
-            .parked
-            .retain(|task| !checkpoint.unparked.contains(&task.offset));
         let bytes = std::mem::take(&mut self.unsaved.bytes);
         let checkpoint = Arc::new(checkpoint);
         out.push(Output::Save(checkpoint.clone()));
@@ -225,75 +246,31 @@ impl Shard {
             bytes,
             covered: self.workers.cover(),
             parked,
+            rows,
         });
-    }
-
-    /// Moves what waits long out of the ring; its slots are freed once the store has it.
-    fn park(&mut self, rows: &mut Vec<ParkedTask>) -> Vec<(u32, u64)> {
-        let mut parked = Vec::new();
-        for id in std::mem::take(&mut self.parking) {
-            let Slot {
-                offset,
-                mark,
-                state,
-                flags,
-                ..
-            } = *self.slot(id);
-            if state != State::Parked || flags.has(Flags::CARRIED) {
-                continue;
-            }
-            rows.push(self.row(id, Timestamp::from_millis(mark)));
-            self.ring.set(offset, Entry::Done);
-            self.carried.insert(offset, id);
-            self.slot_mut(id).flags.set(Flags::CARRIED);
-            parked.push((id, offset));
-        }
-        parked
-    }
-
-    /// Moves the oldest live tasks out of the ring when it has become too wide: one of them does not hold the log.
-    fn carry(&mut self, rows: &mut Vec<ParkedTask>) {
-        let widest = u64::from(self.policy.window.max_span) / 2;
-        let most = self.policy.window.max_tasks as usize / 2;
-        loop {
-            let offset = self.ring.first_live();
-            if self.ring.tail() - offset <= widest || self.carried.len() >= most {
-                return;
-            }
-            let Some(Entry::Live(id)) = self.ring.get(offset) else {
-                return;
-            };
-            rows.push(self.row(id, Timestamp::ZERO));
-            self.ring.set(offset, Entry::Done);
-            self.carried.insert(offset, id);
-            self.slot_mut(id).flags.set(Flags::CARRIED);
-        }
-    }
-
-    /// The store's row of a live task, which it has from this checkpoint on.
-    fn row(&mut self, id: u32, wake_at: Timestamp) -> ParkedTask {
-        self.slot_mut(id).flags.set(Flags::ROW);
-        let slot = self.slot(id);
-        ParkedTask {
-            offset: Offset(slot.offset),
-            wake_at,
-            attempts: Attempt(slot.attempts),
-            forgiven: slot.forgiven,
-            submitted_at: Timestamp::from_millis(slot.submitted_at),
-            spec: self.spec_of(id),
-        }
     }
 
     /// What a replay from `resume` would not know.
     fn snapshot(&self, resume: u64) -> Snapshot {
         let mut snapshot = Snapshot {
+            unsure: self.recovery.unsure(self.now),
             ended: self.ring.ended_runs(resume).collect(),
             ..Snapshot::default()
         };
         let mut workers = BTreeMap::new();
+        let mut index_of = |worker: WorkerId, all: &mut Vec<WorkerId>| {
+            *workers.entry(worker).or_insert_with(|| {
+                all.push(worker);
+                (all.len() - 1) as u32
+            })
+        };
         let carried = self.carried.iter().filter(|(_, id)| {
             let slot = self.slot(**id);
-            slot.attempts > 0 && slot.state != State::Parked
+            let is_as_its_row_says = slot.attempts == 0
+                && slot.forgiven == 0
+                && slot.state != State::Delayed
+                && !slot.flags.has(Flags::OPTIONS);
+            slot.state != State::Parked && !is_as_its_row_says
         });
         for (offset, id) in carried
             .map(|(offset, id)| (*offset, *id))
@@ -302,34 +279,35 @@ impl Shard {
             let slot = self.slot(id);
             let phase = match slot.state {
                 State::Delayed | State::Parked => Phase::Delayed { until: slot.mark },
-                State::Leased => {
-                    let worker = *workers.entry(slot.worker).or_insert_with(|| {
-                        snapshot.workers.push(self.workers.id(slot.worker));
-                        (snapshot.workers.len() - 1) as u32
-                    });
-                    Phase::Leased {
-                        worker,
-                        epoch: slot.epoch,
-                        started_at: slot.started_at,
-                    }
-                }
+                State::Leased => Phase::Leased {
+                    worker: index_of(self.workers.id(slot.worker), &mut snapshot.workers),
+                    epoch: slot.epoch,
+                    started_at: slot.started_at,
+                },
                 State::Ready | State::Unsure | State::Free => Phase::Ready,
             };
-            let Slot {
-                attempts,
-                forgiven,
-                flags,
-                ..
-            } = *slot;
             snapshot.tasks.push(TaskState {
                 offset,
-                attempts,
-                forgiven,
-                cancel: flags.has(Flags::CANCEL),
+                attempts: slot.attempts,
+                forgiven: slot.forgiven,
+                cancel: slot.flags.has(Flags::CANCEL),
                 phase,
             });
         }
-        // Carried tasks with rows of this checkpoint may lie after `resume`.
+        // While the log is replayed and the rows are loaded, what is still to come is as the last checkpoint said.
+        let tail = self.ring.tail();
+        let ahead = self.recovery.ended.iter().filter(|(_, end)| *end > tail);
+        snapshot
+            .ended
+            .extend(ahead.map(|(first, end)| (tail.max(*first), *end)));
+        let ahead = self.recovery.tasks.iter().filter(|task| task.offset >= tail);
+        for task in ahead.chain(self.recovery.rows.values()) {
+            let mut task = *task;
+            if let Phase::Leased { worker, .. } = &mut task.phase {
+                *worker = index_of(self.recovery.workers[*worker as usize], &mut snapshot.workers);
+            }
+            snapshot.tasks.push(task);
+        }
         snapshot.tasks.sort_unstable_by_key(|task| task.offset);
         snapshot
     }
@@ -343,54 +321,21 @@ impl Shard {
                 out.push(Output::Settled { worker, count });
             }
         }
-        for (id, offset) in saving.parked {
-            // Unless somebody wanted it meanwhile, it is the store's alone now.
-            if self.carried.get(&offset) == Some(&id) && self.slot(id).state == State::Parked {
-                let wake_at = Timestamp::from_millis(self.slot(id).mark);
-                self.parked.next_wake = self.parked.next_wake.min(wake_at);
-                self.leave_list(id);
-                self.carried.remove(&offset);
-                let payload = self.slab.remove(id);
-                let priority = self.slot(id).priority;
-                self.live_bytes -= TaskSpec {
-                    params: payload.params,
-                    priority,
-                    options: payload.options,
-                }
-                .weight();
-            }
+        self.release_parked(&saving.parked);
+        self.release_wanted(&saving.rows, out);
+        let resume = saving.checkpoint.resume.0;
+        if resume > self.ring.base() {
+            self.ring.release(resume);
         }
-        let resume = saving.checkpoint.resume;
-        if resume.0 > self.ring.base() {
-            self.ring.release(resume.0);
-            out.push(Output::Truncate(resume));
+        if resume > self.truncated {
+            self.truncated = resume;
+            out.push(Output::Truncate(Offset(resume)));
         }
         // The buffer of endings is used again, if the driver has let go of the checkpoint.
-        if let Ok(mut checkpoint) = Arc::try_unwrap(saving.checkpoint)
-            && self.unsaved.finished.capacity() == 0
-        {
+        if let Ok(mut checkpoint) = Arc::try_unwrap(saving.checkpoint) {
             checkpoint.finished.clear();
-            self.unsaved.finished = checkpoint.finished;
+            self.spare = checkpoint.finished;
         }
         Answer::Done
-    }
-
-    /// When parked tasks must be loaded.
-    pub(super) fn parked_due(&self) -> Option<Timestamp> {
-        if self.parked.loading || self.parked.next_wake == Timestamp::MAX || self.room().0 == 0 {
-            return None;
-        }
-        Some(self.parked.next_wake - self.policy.window.park_after / 2)
-    }
-
-    pub(super) fn load_parked_if_due(&mut self, out: &mut Vec<Output>) {
-        if self.parked_due().is_some_and(|due| due <= self.now) {
-            self.parked.loading = true;
-            out.push(Output::LoadParked {
-                after: self.parked.cursor,
-                until: self.now + self.policy.window.park_after / 2,
-                limit: PARKED_PAGE.min(self.room().0),
-            });
-        }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::id::{Attempt, Epoch, LeaseToken};
 use crate::task::{Priority, TaskOptions};
 
 pub(super) const NIL: u32 = u32::MAX;
@@ -54,6 +55,16 @@ pub(super) struct Slot {
     pub(super) next: u32,
     pub(super) prev: u32,
     pub(super) flags: Flags,
+}
+
+impl Slot {
+    /// Of the last attempt.
+    pub(super) fn token(&self) -> LeaseToken {
+        LeaseToken {
+            epoch: Epoch(self.epoch),
+            attempt: Attempt(self.attempts),
+        }
+    }
 }
 
 /// What is true of few tasks.

@@ -10,8 +10,8 @@ impl Shard {
         while let Some(id) = self.wheel.pop(self.now) {
             match self.slot(id).state {
                 State::Leased => self.fire_running(id, out),
-                State::Ready | State::Delayed | State::Unsure => self.fire_waiting(id, out),
-                State::Parked | State::Free => unreachable!("neither has a timer"),
+                State::Ready | State::Delayed => self.fire_waiting(id, out),
+                State::Unsure | State::Parked | State::Free => unreachable!("none of them has a timer"),
             }
         }
         self.end_grace(out);
@@ -87,8 +87,19 @@ impl Shard {
         let slot = self.slot(id);
         let at = match slot.state {
             State::Delayed => Timestamp::from_millis(slot.mark).min(self.hard_deadline(id)),
+            // A worker may have finished it in time, and has until the end of the grace to say so.
+            State::Unsure => Timestamp::MAX,
             _ => self.start_deadline(id).min(self.hard_deadline(id)),
         };
+        self.arm_unless_never(id, at);
+    }
+
+    /// Arms the timer of a task for the end of its time alone.
+    pub(super) fn arm_hard_deadline(&mut self, id: u32) {
+        self.arm_unless_never(id, self.hard_deadline(id));
+    }
+
+    fn arm_unless_never(&mut self, id: u32, at: Timestamp) {
         if at == Timestamp::MAX {
             self.wheel.disarm(id);
         } else {
@@ -97,7 +108,7 @@ impl Shard {
     }
 
     /// When the task as a whole must have ended.
-    fn hard_deadline(&self, id: u32) -> Timestamp {
+    pub(super) fn hard_deadline(&self, id: u32) -> Timestamp {
         let total = self
             .policy
             .timeouts

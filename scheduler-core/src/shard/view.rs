@@ -39,6 +39,8 @@ pub struct Counts {
     pub running: u64,
     /// Ended well.
     pub succeeded: u64,
+    /// How long the attempts took by which they did, all together, in milliseconds.
+    pub busy_ms: u64,
     /// Died.
     pub dead: u64,
     /// Cancelled or expired.
@@ -53,6 +55,7 @@ impl std::ops::Add for Counts {
             delayed: self.delayed + other.delayed,
             running: self.running + other.running,
             succeeded: self.succeeded + other.succeeded,
+            busy_ms: self.busy_ms + other.busy_ms,
             dead: self.dead + other.dead,
             cancelled: self.cancelled + other.cancelled,
         }

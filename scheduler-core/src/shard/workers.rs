@@ -110,6 +110,11 @@ impl Workers {
         self.entries[index as usize].id
     }
 
+    pub(super) fn is_attached(&mut self, id: WorkerId) -> bool {
+        self.find(id)
+            .is_some_and(|index| self.entries[index as usize].attached)
+    }
+
     pub(super) fn seen(&self, index: u32) -> Timestamp {
         self.entries[index as usize].seen
     }
@@ -205,12 +210,7 @@ impl Shard {
                     self.slot_mut(id).flags.set(Flags::SEEN);
                 }
             } else {
-                let lease = HeldLease {
-                    partition: self.tenure.shard.partition,
-                    offset: *offset,
-                    token: *token,
-                };
-                out.push(Output::Stop { worker, lease });
+                self.stop_stranger(worker, *offset, *token, out);
             }
         }
         // A lease of this worker that it neither holds nor reported never reached it.
@@ -224,6 +224,22 @@ impl Shard {
             self.workers.leave_if_idle(index);
         }
         Answer::Done
+    }
+
+    /// Tells a worker that what it holds is not its own.
+    pub(super) fn stop_stranger(
+        &self,
+        worker: WorkerId,
+        offset: Offset,
+        token: LeaseToken,
+        out: &mut Vec<Output>,
+    ) {
+        let lease = HeldLease {
+            partition: self.tenure.shard.partition,
+            offset,
+            token,
+        };
+        out.push(Output::Stop { worker, lease });
     }
 
     fn return_unseen(&mut self, index: u32, out: &mut Vec<Output>) {

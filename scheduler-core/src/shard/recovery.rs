@@ -1,0 +1,194 @@
+//! What the last checkpoint and returning workers say about tasks that are not in memory yet.
+
+use super::{
+    AttemptOutcome, BTreeMap, LeaseToken, Offset, Output, Shard, Snapshot, Timestamp, VecDeque, WorkerId,
+};
+use crate::snapshot::TaskState;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    /// Runs of offsets that have ended or have rows, still ahead of the ring's tail.
+    pub(super) ended: VecDeque<(u64, u64)>,
+    /// States of tasks that the log brings back, still ahead of the ring's tail.
+    pub(super) tasks: VecDeque<TaskState>,
+    /// States of tasks that the store brings back, not loaded yet.
+    pub(super) rows: BTreeMap<u64, TaskState>,
+    /// Those who held leases.
+    pub(super) workers: Vec<WorkerId>,
+    /// What workers said about tasks that are not there yet.
+    pub(super) early: BTreeMap<u64, Vec<Early>>,
+    early_len: usize,
+    /// One past the last offset that an earlier owner may have leased.
+    log_end: u64,
+    /// Below it an earlier owner may have done more than it saved.
+    unsure_below: u64,
+    /// Until when its workers have time to come back.
+    pub(super) grace_until: Timestamp,
+}
+
+/// What a worker says about a task that is not there yet.
+#[derive(Debug)]
+pub(super) enum Early {
+    Held {
+        worker: WorkerId,
+        token: LeaseToken,
+    },
+    Report {
+        worker: WorkerId,
+        token: LeaseToken,
+        outcome: AttemptOutcome,
+    },
+}
+
+impl Early {
+    fn worker(&self) -> WorkerId {
+        match self {
+            Self::Held { worker, .. } | Self::Report { worker, .. } => *worker,
+        }
+    }
+}
+
+impl Recovery {
+    /// From the state of the last checkpoint. `grace_until` is `None` if the last owner released the shard.
+    pub(super) fn new(resume: u64, snapshot: Snapshot, log_end: u64, grace_until: Option<Timestamp>) -> Self {
+        let mut runs = snapshot.ended.iter().copied().peekable();
+        let (rows, tasks): (Vec<_>, Vec<_>) = snapshot.tasks.into_iter().partition(|task| {
+            while runs.next_if(|(_, end)| *end <= task.offset).is_some() {}
+            task.offset < resume || runs.peek().is_some_and(|(first, _)| *first <= task.offset)
+        });
+        // An owner that released the shard may itself have been waiting for the workers of one that vanished.
+        let (until, below) = snapshot.unsure.unwrap_or_default();
+        let inherited = Timestamp::from_millis(until);
+        Self {
+            ended: snapshot.ended.into(),
+            tasks: tasks.into(),
+            rows: rows.into_iter().map(|task| (task.offset, task)).collect(),
+            workers: snapshot.workers,
+            early: BTreeMap::new(),
+            early_len: 0,
+            log_end,
+            unsure_below: if grace_until.is_some() { log_end } else { below },
+            grace_until: grace_until.map_or(inherited, |until| until.max(inherited)),
+        }
+    }
+
+    pub(super) fn is_unsure(&self, offset: u64, now: Timestamp) -> bool {
+        offset < self.unsure_below && now < self.grace_until
+    }
+
+    /// What [`Snapshot::unsure`] is to say at `now`.
+    pub(super) fn unsure(&self, now: Timestamp) -> Option<(u64, u64)> {
+        (now < self.grace_until && self.unsure_below > 0)
+            .then_some((self.grace_until.as_millis(), self.unsure_below))
+    }
+
+    pub(super) fn has_ended(&mut self, offset: u64) -> bool {
+        while self.ended.front().is_some_and(|(_, end)| *end <= offset) {
+            self.ended.pop_front();
+        }
+        self.ended.front().is_some_and(|(first, _)| *first <= offset)
+    }
+
+    pub(super) fn task(&mut self, offset: u64) -> Option<TaskState> {
+        while self.tasks.front().is_some_and(|task| task.offset < offset) {
+            self.tasks.pop_front();
+        }
+        self.tasks.pop_front_if(|task| task.offset == offset)
+    }
+
+    /// Whether `worker` has said anything of the task at `offset`.
+    pub(super) fn is_presented(&self, offset: u64, worker: WorkerId) -> bool {
+        self.early
+            .get(&offset)
+            .is_some_and(|all| all.iter().any(|early| early.worker() == worker))
+    }
+
+    fn take_early(&mut self, offset: u64) -> Vec<Early> {
+        let early = self.early.remove(&offset).unwrap_or_default();
+        self.early_len -= early.len();
+        early
+    }
+}
+
+impl Shard {
+    /// Keeps what a worker says about a task that may still come from the log or the store; answers whether it may.
+    pub(super) fn remember_early(&mut self, offset: u64, early: Early) -> bool {
+        let is_to_come = if offset < self.ring.tail() {
+            !self.parked.is_recovered()
+        } else {
+            offset < self.recovery.log_end
+        };
+        // An earlier owner had no more than this between its checkpoint and its end.
+        if !is_to_come || self.recovery.early_len >= self.policy.window.max_span as usize {
+            return false;
+        }
+        if let Early::Report { worker, .. } = &early {
+            self.workers.add_early(*worker);
+        }
+        self.recovery.early.entry(offset).or_default().push(early);
+        self.recovery.early_len += 1;
+        true
+    }
+
+    /// Drops what was said of a task that does not come, or has ended.
+    pub(super) fn forget_early(&mut self, offset: u64) {
+        for early in self.recovery.take_early(offset) {
+            if let Early::Report { worker, .. } = early {
+                self.early_is_done(worker);
+            }
+        }
+    }
+
+    /// Drops what was said of tasks from `from` up to the ring's tail: none of them is still to come.
+    pub(super) fn forget_early_from(&mut self, from: u64) {
+        let void: Vec<u64> = self
+            .recovery
+            .early
+            .range(from..self.ring.tail())
+            .map(|(offset, _)| *offset)
+            .collect();
+        for offset in void {
+            self.forget_early(offset);
+        }
+    }
+
+    /// Does what workers said about a task, now that it is there.
+    pub(super) fn apply_early(&mut self, offset: u64, out: &mut Vec<Output>) {
+        for early in self.recovery.take_early(offset) {
+            match early {
+                Early::Held { worker, token } => {
+                    if !self.hold(worker, offset, token, out) {
+                        self.stop_stranger(worker, Offset(offset), token, out);
+                    }
+                }
+                Early::Report {
+                    worker,
+                    token,
+                    outcome,
+                } => {
+                    self.early_is_done(worker);
+                    self.settle(offset, token, outcome, out);
+                }
+            }
+        }
+    }
+
+    fn early_is_done(&mut self, worker: WorkerId) {
+        self.workers.remove_early(worker);
+        // The worker waits for a checkpoint that covers the report, even if the report changed nothing.
+        self.mark_dirty();
+    }
+
+    /// Lets the unsure go when their time is over.
+    pub(super) fn end_grace(&mut self, out: &mut Vec<Output>) {
+        if self.unsure.is_empty() || self.now < self.recovery.grace_until {
+            return;
+        }
+        while !self.unsure.is_empty() {
+            let id = self.unsure.head;
+            self.unsure.unlink(&mut self.slab.slots, id);
+            self.make_ready(id, out);
+        }
+    }
+}
