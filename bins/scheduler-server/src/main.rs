@@ -1,1 +1,111 @@
-fn main() {}
+//! The scheduler as a server. It reads its configuration, picks adapters, starts, and waits for a signal.
+
+mod config;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use scheduler_core::port::gateway::Gateway;
+use scheduler_deploy::local::{LocalConfig, LocalDeployer};
+use scheduler_embedded::{Embedded, EmbeddedConfig};
+use scheduler_grpc::server::GrpcConfig;
+use scheduler_http::HttpConfig;
+use scheduler_runtime::Node;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Arguments, DeployerKind, LogFormat};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    start_logging(arguments.log_format);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let http = bind(arguments.http, "--http").await?;
+    let grpc = bind(arguments.grpc, "--grpc").await?;
+    let grpc_url = format!("http://{}", grpc.local_addr()?);
+    let http_url = format!("http://{}", http.local_addr()?);
+    let advertise = arguments.advertise.clone().unwrap_or_else(|| grpc_url.clone());
+
+    let data = arguments.data.clone();
+    let embedded =
+        tokio::task::spawn_blocking(move || Embedded::open(data, EmbeddedConfig::default())).await??;
+    let mut builder = Node::builder(embedded.log, embedded.store).config(arguments.node(&advertise)?);
+    if arguments.deployer == DeployerKind::Local {
+        let keys: BTreeMap<_, _> = arguments
+            .api_keys
+            .iter()
+            .map(|key| (key.client.clone(), key.key.clone()))
+            .collect();
+        let config = LocalConfig {
+            api_keys: keys,
+            chart_roots: arguments.chart_roots.clone(),
+            ..LocalConfig::new(arguments.data.join("workers"), &grpc_url)
+        };
+        builder = builder.deployer(Arc::new(LocalDeployer::open(config).await?));
+    }
+    let node = builder.start().await?;
+    for key in &arguments.api_keys {
+        node.add_client(key.client.clone()).await?;
+        node.add_key(key.client.clone(), &key.key, "command line").await?;
+    }
+
+    let gateway: Arc<dyn Gateway> = Arc::new(node.clone());
+    let stop = CancellationToken::new();
+    let config = HttpConfig {
+        max_params: arguments.max_params,
+        ..HttpConfig::default()
+    };
+    let router = scheduler_http::router(gateway.clone(), config.clone());
+    let stop_http = stop.clone();
+    let http = tokio::spawn(async move {
+        scheduler_http::serve(http, router, &config, stop_http.cancelled_owned()).await
+    });
+    let grpc = tokio::spawn(scheduler_grpc::server::serve(
+        grpc,
+        gateway,
+        GrpcConfig::default(),
+        stop.clone().cancelled_owned(),
+    ));
+
+    // For whoever started us: where we are, and that we are.
+    writeln!(std::io::stdout(), "ready http={http_url} grpc={grpc_url}")?;
+    info!(%http_url, %grpc_url, data = %arguments.data.display(), "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: going down"),
+        _ = interrupt.recv() => info!("SIGINT: going down"),
+    }
+    // Workers report over gRPC what they are still running, so the transports go last.
+    node.shutdown().await;
+    stop.cancel();
+    http.await??;
+    grpc.await??;
+    info!("everything is saved; bye");
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} is not free; choose another with {flag}"))
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

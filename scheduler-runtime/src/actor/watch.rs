@@ -108,12 +108,7 @@ impl PipelineActor {
             return;
         };
         let arrived = (partition, Offset::ZERO)..(partition, tail);
-        let keys: Vec<_> = self
-            .watchers
-            .awaited
-            .range(arrived)
-            .copied()
-            .collect();
+        let keys: Vec<_> = self.watchers.awaited.range(arrived).copied().collect();
         for key in keys {
             self.watchers.awaited.remove(&key);
             self.watch_task(now, key);

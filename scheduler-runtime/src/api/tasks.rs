@@ -120,6 +120,12 @@ impl Node {
         let gone = || error::unavailable("the task's shard is moving to another node");
         let change = |reply| Message::Change(shard.partition, input, reply);
         let (answer, durable) = served.mailbox.ask(change).await.ok_or_else(gone)?;
+        if answer == Answer::Full {
+            return Err(ApiError::Overloaded {
+                problem: "the pipeline has as many live tasks as its window holds; some of what was asked may be done".into(),
+                retry_after: Duration::from_secs(2),
+            });
+        }
         if let Some(durable) = durable {
             durable.await.map_err(|_| gone())?;
         }
@@ -330,7 +336,7 @@ impl TaskApi for Node {
             .await?
         {
             Answer::Done => self.look_up(&served, id).await,
-            Answer::Late | Answer::Elsewhere => {
+            Answer::Late | Answer::Elsewhere | Answer::Full => {
                 let view = self.look_up(&served, id).await?;
                 match view.state {
                     TaskState::Cancelled => Ok(view),

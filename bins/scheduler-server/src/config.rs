@@ -1,0 +1,165 @@
+//! What the server is told on its command line or in its environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use scheduler_core::name::Name;
+use scheduler_runtime::NodeConfig;
+
+/// A multi-tenant workload scheduler: takes tasks over HTTP and gRPC, hands them to workers, and keeps what came of them.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "scheduler-server", version)]
+pub(crate) struct Arguments {
+    /// The data directory: task log, store, and what local workers need. Of this process alone.
+    #[arg(long, env = "SCHEDULER_DATA", default_value = "scheduler-data")]
+    pub(crate) data: PathBuf,
+
+    /// Where HTTP is served; port 0 takes a free one.
+    #[arg(long, env = "SCHEDULER_HTTP", default_value = "127.0.0.1:8080")]
+    pub(crate) http: SocketAddr,
+
+    /// Where gRPC is served; port 0 takes a free one.
+    #[arg(long, env = "SCHEDULER_GRPC", default_value = "127.0.0.1:50050")]
+    pub(crate) grpc: SocketAddr,
+
+    /// The address at which workers reach this node over gRPC, as `http://host:port`. Default: where gRPC is served.
+    #[arg(long, env = "SCHEDULER_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+
+    /// A client and a key of it, as `CLIENT=KEY`; may be given several times, with commas in the environment.
+    /// Without any, requests need no key and are the client `default`'s.
+    #[arg(
+        long = "api-key",
+        env = "SCHEDULER_API_KEYS",
+        value_name = "CLIENT=KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) api_keys: Vec<ClientKey>,
+
+    /// Where workers come from.
+    #[arg(long, env = "SCHEDULER_DEPLOYER", value_enum, default_value_t = DeployerKind::Local)]
+    pub(crate) deployer: DeployerKind,
+
+    /// Charts must lie below this directory; may be given several times. Default: anywhere, which trusts every client.
+    #[arg(
+        long = "chart-root",
+        env = "SCHEDULER_CHART_ROOTS",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub(crate) chart_roots: Vec<PathBuf>,
+
+    /// Whether an application must be created before its first pipeline.
+    #[arg(long, env = "SCHEDULER_EXPLICIT_APPLICATIONS")]
+    pub(crate) explicit_applications: bool,
+
+    /// Partitions of a pipeline's log, where the request does not say.
+    #[arg(long, env = "SCHEDULER_PARTITIONS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) partitions: u32,
+
+    /// Most bytes of a task's params.
+    #[arg(long, env = "SCHEDULER_MAX_PARAMS", default_value_t = 512 << 10)]
+    pub(crate) max_params: usize,
+
+    /// Seconds that workers have to come back after the server died, before their tasks are given to others.
+    #[arg(long, env = "SCHEDULER_GRACE_SECONDS", default_value_t = 5)]
+    pub(crate) grace_seconds: u64,
+
+    /// On SIGTERM: seconds that running tasks may take to end.
+    #[arg(long, env = "SCHEDULER_DRAIN_SECONDS", default_value_t = 20)]
+    pub(crate) drain_seconds: u64,
+
+    /// How the log is written to standard error; what is in it is chosen by `RUST_LOG`, default `info`.
+    #[arg(long, env = "SCHEDULER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Where workers come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum DeployerKind {
+    /// Processes on this machine; charts are local directories.
+    Local,
+    /// They come by themselves.
+    None,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `CLIENT=KEY`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ClientKey {
+    pub(crate) client: Name,
+    pub(crate) key: String,
+}
+
+impl FromStr for ClientKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The text is not repeated in the error: it may be a secret.
+        let (client, key) = text.split_once('=').ok_or("there is no `=`; write CLIENT=KEY")?;
+        let client = client
+            .parse()
+            .map_err(|problem| format!("the client's name {problem}"))?;
+        if key.len() < 8 {
+            return Err("the key has fewer than 8 characters; take a longer one".into());
+        }
+        Ok(Self {
+            client,
+            key: key.to_owned(),
+        })
+    }
+}
+
+impl Arguments {
+    /// How the node is set up.
+    pub(crate) fn node(&self, advertise: &str) -> anyhow::Result<NodeConfig> {
+        Ok(NodeConfig {
+            anonymous: if self.api_keys.is_empty() {
+                Some("default".parse()?)
+            } else {
+                None
+            },
+            create_applications: !self.explicit_applications,
+            partitions: self.partitions,
+            max_params: self.max_params,
+            grace: Duration::from_secs(self.grace_seconds),
+            patience: Duration::from_secs(self.drain_seconds),
+            address: advertise.to_owned(),
+            ..NodeConfig::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_key_is_refused_without_being_repeated() {
+        for bad in ["secret-key", "Upper=secret-key", "a=short"] {
+            let problem = bad.parse::<ClientKey>().expect_err("it is bad");
+            assert!(
+                !problem.contains("secret-key") && !problem.contains("short;"),
+                "{problem}"
+            );
+        }
+        assert!("a=long-enough".parse::<ClientKey>().is_ok());
+    }
+}
