@@ -73,7 +73,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "SCHEDULER_DRAIN_SECONDS", default_value_t = 20)]
     pub(crate) drain_seconds: u64,
 
-    /// How the log is written to standard error; what is in it is chosen by `RUST_LOG`, default `info`.
+    /// How the log is written to standard error; what is in it is chosen by `RUST_LOG`, as `info` or `scheduler_runtime=debug`.
     #[arg(long, env = "SCHEDULER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 }

@@ -3,7 +3,7 @@
 mod config;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -21,6 +21,9 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Arguments, DeployerKind, LogFormat};
+
+/// What is logged if `RUST_LOG` does not say: the storage engine tells a lot about its own affairs.
+const LOGGED: &str = "info,fjall=warn,lsm_tree=warn";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

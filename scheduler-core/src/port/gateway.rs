@@ -333,7 +333,7 @@ pub trait TaskApi: fmt::Debug + Send + Sync + 'static {
     async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError>;
     /// One task.
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError>;
-    /// The task once it has ended, or as it is when `patience` is over.
+    /// The task once it has ended and that is saved, or as it is when `patience` is over.
     async fn wait(&self, path: &PipelinePath, id: TaskId, patience: Duration) -> Result<TaskView, ApiError>;
     /// Tasks, by partition and then the newest first.
     async fn tasks(

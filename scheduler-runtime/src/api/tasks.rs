@@ -258,7 +258,13 @@ impl TaskApi for Node {
             None
         };
         match tokio::time::timeout(patience, end).await {
-            Ok(Some(view)) => Ok(view),
+            Ok(Some(view)) => {
+                // Whoever is told how a task ended may build on it: it is saved before it is said.
+                let served = self.served(path)?;
+                let shard = Self::shard_of(&served, id)?;
+                self.change(&served, shard, Input::Flush).await?;
+                Ok(view)
+            }
             Ok(None) | Err(_) => self.task(path, id).await,
         }
     }
