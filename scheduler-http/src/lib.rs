@@ -40,6 +40,8 @@
 //! - Every error is `application/problem+json` (RFC 9457) and names the field; internal ones are numbered in answer and log.
 //! - Every buffer, queue and wait has a bound in [`HttpConfig`].
 
+#![expect(clippy::doc_markdown, reason = "OpenAPI is a name, not code")]
+
 mod config;
 mod cursor;
 mod extract;

@@ -26,7 +26,7 @@ pub(super) struct ApplicationParams {
 }
 
 /// List your applications, by name.
-#[utoipa::path(get, path = "/api/applications", tag = "applications",
+#[utoipa::path(get, path = "/api/applications", tag = "applications", operation_id = "list_applications",
     responses((status = 200, description = "All of them.", body = Items<ApplicationBody>)))]
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
@@ -41,7 +41,7 @@ pub(crate) async fn list(
 /// Create an application.
 ///
 /// Not needed where the server creates an application together with its first pipeline, as it does unless told otherwise.
-#[utoipa::path(post, path = "/api/applications", tag = "applications",
+#[utoipa::path(post, path = "/api/applications", tag = "applications", operation_id = "create_application",
     request_body = NewApplication,
     responses(
         (status = 201, description = "It is created.", body = ApplicationBody, headers(("Location" = String, description = "Its path."))),
@@ -59,7 +59,7 @@ pub(crate) async fn create(
 }
 
 /// Get an application.
-#[utoipa::path(get, path = "/api/applications/{app}", tag = "applications", params(ApplicationParams),
+#[utoipa::path(get, path = "/api/applications/{app}", tag = "applications", operation_id = "get_application", params(ApplicationParams),
     responses((status = 200, description = "The application.", body = ApplicationBody)))]
 pub(crate) async fn get(
     State(api): State<Arc<Api>>,
@@ -73,7 +73,7 @@ pub(crate) async fn get(
 }
 
 /// Delete an application that has no pipelines.
-#[utoipa::path(delete, path = "/api/applications/{app}", tag = "applications", params(ApplicationParams),
+#[utoipa::path(delete, path = "/api/applications/{app}", tag = "applications", operation_id = "delete_application", params(ApplicationParams),
     responses(
         (status = 204, description = "It is deleted."),
         (status = 409, description = "It still has pipelines.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),

@@ -17,7 +17,7 @@ use crate::wire::dead::{DeadLetterBody, Purged, Redriven, SelectionBody};
 /// List dead letters, partition by partition and the newest first.
 ///
 /// A page may have fewer items than asked for, or none, and still a `next`.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/dead-letters", tag = "dead letters",
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/dead-letters", tag = "dead letters", operation_id = "list_dead_letters",
     params(PipelineParams, PageParams),
     responses((status = 200, description = "A page of them.", body = Items<DeadLetterBody>)))]
 pub(crate) async fn list(
@@ -39,7 +39,7 @@ pub(crate) async fn list(
 }
 
 /// Make dead letters live again, with fresh attempts and under the same ids.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/dead-letters/redrive", tag = "dead letters", params(PipelineParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/dead-letters/redrive", tag = "dead letters", operation_id = "redrive_dead_letters", params(PipelineParams),
     request_body = SelectionBody,
     responses((status = 200, description = "How many there were.", body = Redriven)))]
 pub(crate) async fn redrive(
@@ -52,7 +52,7 @@ pub(crate) async fn redrive(
 }
 
 /// Delete dead letters for good.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/dead-letters/purge", tag = "dead letters", params(PipelineParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/dead-letters/purge", tag = "dead letters", operation_id = "purge_dead_letters", params(PipelineParams),
     request_body = SelectionBody,
     responses((status = 200, description = "How many there were.", body = Purged)))]
 pub(crate) async fn purge(

@@ -24,7 +24,7 @@ use crate::wire::task::TaskBody;
 /// Server-sent events: `task` with the task as JSON, first as it is now, then after every change; at last `end` with
 /// `{"reason": …}`: `finished`, or `stopped` when the pipeline was deleted or this reader was too slow, or `shutdown` when this node goes down: then connect
 /// again. A browser's `EventSource` should be closed on `end`, since it would connect again by itself. A comment is sent in every 15 s of silence.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/events", tag = "tasks", params(OneTaskParams),
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/events", tag = "tasks", operation_id = "watch_task", params(OneTaskParams),
     responses((status = 200, description = "The events.", body = TaskBody, content_type = "text/event-stream")))]
 pub(crate) async fn of_task(
     State(api): State<Arc<Api>>,
@@ -38,7 +38,7 @@ pub(crate) async fn of_task(
 /// Watch all tasks of a pipeline, from now on.
 ///
 /// Server-sent events as of one task; it does not end when a task does.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/events", tag = "tasks", params(PipelineParams),
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/events", tag = "tasks", operation_id = "watch_pipeline", params(PipelineParams),
     responses((status = 200, description = "The events.", body = TaskBody, content_type = "text/event-stream")))]
 pub(crate) async fn of_pipeline(
     State(api): State<Arc<Api>>,

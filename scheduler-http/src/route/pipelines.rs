@@ -32,7 +32,7 @@ pub(super) struct PipelineParams {
 }
 
 /// List the pipelines of an application, by name.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines", tag = "pipelines", params(ApplicationParams),
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ApplicationParams),
     responses((status = 200, description = "All of them.", body = Items<PipelineBody>)))]
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
@@ -45,7 +45,7 @@ pub(crate) async fn list(
 /// Create a pipeline, and deploy its workers from a chart.
 ///
 /// Tasks can be submitted as soon as this answers; they wait until workers are up. `rollout` of the pipeline says how far they are.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines", tag = "pipelines", params(ApplicationParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines", tag = "pipelines", operation_id = "create_pipeline", params(ApplicationParams),
     request_body = NewPipelineBody,
     responses(
         (status = 201, description = "It is created.", body = PipelineBody, headers(("Location" = String, description = "Its path."))),
@@ -66,7 +66,7 @@ pub(crate) async fn create(
 }
 
 /// Get a pipeline, and how it fares.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", operation_id = "get_pipeline", params(PipelineParams),
     responses((status = 200, description = "The pipeline.", body = PipelineBody)))]
 pub(crate) async fn get(
     State(api): State<Arc<Api>>,
@@ -76,7 +76,7 @@ pub(crate) async fn get(
 }
 
 /// Change a pipeline; what is not said stays.
-#[utoipa::path(patch, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(patch, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", operation_id = "change_pipeline", params(PipelineParams),
     request_body = PipelineChangeBody,
     responses(
         (status = 200, description = "The pipeline as it is now.", body = PipelineBody),
@@ -98,7 +98,7 @@ pub(crate) async fn change(
 }
 
 /// Delete a pipeline with all its tasks and results, and end its workers.
-#[utoipa::path(delete, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(delete, path = "/api/applications/{app}/pipelines/{name}", tag = "pipelines", operation_id = "delete_pipeline", params(PipelineParams),
     responses((status = 204, description = "It is deleted.")))]
 pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
@@ -117,7 +117,7 @@ async fn set_paused(api: &Api, path: &PipelinePath, paused: bool) -> Result<Json
 }
 
 /// Pause a pipeline: its tasks are accepted, and wait. Attempts that run go on.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/pause", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/pause", tag = "pipelines", operation_id = "pause_pipeline", params(PipelineParams),
     responses((status = 200, description = "The pipeline as it is now.", body = PipelineBody)))]
 pub(crate) async fn pause(
     State(api): State<Arc<Api>>,
@@ -127,7 +127,7 @@ pub(crate) async fn pause(
 }
 
 /// Resume a paused pipeline.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/resume", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/resume", tag = "pipelines", operation_id = "resume_pipeline", params(PipelineParams),
     responses((status = 200, description = "The pipeline as it is now.", body = PipelineBody)))]
 pub(crate) async fn resume(
     State(api): State<Arc<Api>>,
@@ -137,7 +137,7 @@ pub(crate) async fn resume(
 }
 
 /// Ask for so many workers now, within the pipeline's bounds.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/scale", tag = "pipelines", params(PipelineParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/scale", tag = "pipelines", operation_id = "scale_pipeline", params(PipelineParams),
     request_body = ScaleBody,
     responses(
         (status = 200, description = "The pipeline as it is now.", body = PipelineBody),

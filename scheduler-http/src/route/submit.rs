@@ -33,19 +33,16 @@ use crate::wire::task::{AcceptedBody, TaskBody};
 #[expect(dead_code, reason = "read by the derive only")]
 pub(super) struct TaskParams {
     /// How urgent it is: 0 (last) to 9 (first). Default 4.
-    #[param(minimum = 0, maximum = 9, example = 7)]
+    #[param(minimum = 0, maximum = 9)]
     priority: Option<u8>,
     /// It starts so long after the submission at the earliest. A duration: `10s`, `1h30m`.
-    #[param(example = "10s")]
     delay: Option<String>,
-    /// It starts at this moment at the earliest; instead of `delay`. RFC 3339, UTC.
-    #[param(example = "2026-11-24T08:00:00Z")]
+    /// It starts at this moment at the earliest; instead of `delay`. RFC 3339, UTC: `2026-11-24T08:00:00Z`.
     not_before: Option<String>,
-    /// It expires if it has not ended by then: a moment (RFC 3339, UTC) or a duration from the submission.
-    #[param(example = "10m")]
+    /// It expires if it has not ended by then: a moment (RFC 3339, UTC) or a duration from the submission: `10m`.
     deadline: Option<String>,
     /// Whose share of the workers it uses, 1 to 255 bytes. Shares are equal; tasks of one key lie in one partition.
-    #[param(min_length = 1, max_length = 255, example = "user-17")]
+    #[param(min_length = 1, max_length = 255)]
     fairness_key: Option<String>,
 }
 
@@ -54,8 +51,7 @@ pub(super) struct TaskParams {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "read by the derive only")]
 pub(super) struct WaitParams {
-    /// Wait so long for the task to end: a duration, at most 60s unless the server is configured otherwise.
-    #[param(example = "30s")]
+    /// Wait so long for the task to end: a duration such as `30s`, at most 60s unless the server is configured otherwise.
     wait: Option<String>,
 }
 
@@ -69,11 +65,11 @@ struct TaskHeaders {
         rename = "Idempotency-Key",
         min_length = 1,
         max_length = 255,
-        example = "order-4711"
+        nullable = false
     )]
     idempotency_key: Option<String>,
     /// The W3C trace context; handed on to the worker. One that is not well-formed is ignored, as its standard says.
-    #[param(example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+    #[param(nullable = false)]
     traceparent: Option<String>,
 }
 
@@ -142,7 +138,7 @@ impl FromRequest<Arc<Api>> for Submission {
 ///
 /// The body is the params of the task: a JSON object, handed to the worker as it is. When this answers with 202 or 200, the task is
 /// durable: it will be tried until it succeeded, was rejected, or its attempts or its time are used up.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}", tag = "tasks",
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}", tag = "tasks", operation_id = "submit_task",
     params(PipelineParams, TaskParams, WaitParams, TaskHeaders),
     request_body(content = Object, description = "The params of the task, at most 512 KiB unless the server is configured otherwise.",
         content_type = "application/json", example = json!({"url": "https://example.com/pic.png"})),

@@ -54,8 +54,8 @@ pub(super) struct PageParams {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "read by the derive only")]
 struct FilterParams {
-    /// In one of these states, separated by commas; in any if left out.
-    #[param(style = Form, explode = false, example = json!(["running", "queued"]))]
+    /// In one of these states, separated by commas (`running,queued`); in any if left out.
+    #[param(style = Form, explode = false)]
     state: Option<Vec<StateText>>,
 }
 
@@ -136,7 +136,7 @@ impl FromPairs for TasksQuery {
 /// List tasks, partition by partition and the newest first.
 ///
 /// A page may have fewer items than asked for, or none, and still a `next`.
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks", tag = "tasks",
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks", tag = "tasks", operation_id = "list_tasks",
     params(PipelineParams, FilterParams, PageParams),
     responses((status = 200, description = "A page of them.", body = Items<TaskBody>)))]
 pub(crate) async fn list(
@@ -162,7 +162,7 @@ pub(crate) async fn list(
 /// Get a task.
 ///
 /// With `wait`, this answers when the task has ended (200) or as it is when the time is over (202).
-#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}", tag = "tasks", params(OneTaskParams, WaitParams),
+#[utoipa::path(get, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}", tag = "tasks", operation_id = "get_task", params(OneTaskParams, WaitParams),
     responses(
         (status = 200, description = "The task.", body = TaskBody),
         (status = 202, description = "With `wait`: the task, which has not ended.", body = TaskBody),
@@ -184,7 +184,7 @@ pub(crate) async fn get(
 }
 
 /// Cancel a task that has not ended. A running attempt is told to stop.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/cancel", tag = "tasks", params(OneTaskParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/cancel", tag = "tasks", operation_id = "cancel_task", params(OneTaskParams),
     responses(
         (status = 200, description = "The task as it is now.", body = TaskBody),
         (status = 409, description = "It has ended.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
@@ -197,7 +197,7 @@ pub(crate) async fn cancel(
 }
 
 /// Try a task again: a delayed one now, a dead one with fresh attempts.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/retry", tag = "tasks", params(OneTaskParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/{id}/retry", tag = "tasks", operation_id = "retry_task", params(OneTaskParams),
     responses(
         (status = 200, description = "The task as it is now.", body = TaskBody),
         (status = 409, description = "It is neither delayed nor dead.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),

@@ -8,9 +8,10 @@ use utoipa::ToSchema;
 use super::as_text;
 use crate::human::Moment;
 
-/// A name that was read from a body.
+/// The name of an application or a pipeline: 1 to 63 of `a-z`, `0-9` and `-`, beginning with a letter and not ending in `-`.
 #[derive(Debug, ToSchema)]
 #[schema(
+    as = Name,
     value_type = String,
     pattern = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$",
     min_length = 1,

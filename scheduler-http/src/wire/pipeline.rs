@@ -24,7 +24,7 @@ type Raw = Box<RawValue>;
 
 /// Bounds on the number of workers.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Replicas, example = json!({"min": 0, "max": 4}))]
 pub(crate) struct ReplicasBody {
     /// At least so many. The chart's if not said.
@@ -92,7 +92,7 @@ impl NewPipelineBody {
     /// What the gateway is asked for.
     pub(crate) fn into_new(self) -> Result<NewPipeline, Problem> {
         let replicas = self.replicas.unwrap_or_default().check()?;
-        let values = self.values.map(object_of_values).transpose()?;
+        let values = self.values.as_deref().map(object_of_values).transpose()?;
         let deployment = match self.chart {
             Some(chart) => Some(NewDeployment {
                 chart: checked_chart(chart)?,
@@ -115,7 +115,11 @@ impl NewPipelineBody {
         Ok(NewPipeline {
             name: self.name.0,
             deployment,
-            definition: definition(self.pipeline, self.commands, self.params)?,
+            definition: definition(
+                self.pipeline.as_deref(),
+                self.commands.as_deref(),
+                self.params.as_deref(),
+            )?,
             partitions: checked_partitions(self.partitions)?,
             policy,
         })
@@ -165,7 +169,7 @@ impl PipelineChangeBody {
     /// What the gateway is asked for; `current` is the pipeline as it is, if that is [needed](Self::needs_current).
     pub(crate) fn into_change(self, current: Option<&Pipeline>) -> Result<PipelineChange, Problem> {
         let replicas = self.replicas.unwrap_or_default().check()?;
-        let values = self.values.map(object_of_values).transpose()?;
+        let values = self.values.as_deref().map(object_of_values).transpose()?;
         let chart = self.chart.map(checked_chart).transpose()?;
         let deployed = current.and_then(|pipeline| pipeline.deployment.as_ref());
         let deployment = match (chart, values, deployed) {
@@ -196,7 +200,11 @@ impl PipelineChangeBody {
         };
         let change = PipelineChange {
             deployment,
-            definition: definition(self.pipeline, self.commands, self.params)?,
+            definition: definition(
+                self.pipeline.as_deref(),
+                self.commands.as_deref(),
+                self.params.as_deref(),
+            )?,
             policy,
             partitions: checked_partitions(self.partitions)?,
             paused: self.paused,
@@ -244,22 +252,22 @@ fn checked_partitions(partitions: Option<u32>) -> Result<Option<u32>, Problem> {
     }
 }
 
-fn object_of_values(values: Raw) -> Result<Bytes, Problem> {
+fn object_of_values(values: &RawValue) -> Result<Bytes, Problem> {
     if values.get().starts_with('{') {
-        Ok(Bytes::from(values.get().to_owned()))
+        Ok(Bytes::copy_from_slice(values.get().as_bytes()))
     } else {
-        let detail = format!("must be an object, found {}", kind_of(&values));
+        let detail = format!("must be an object, found {}", kind_of(values));
         Err(Problem::invalid("values", detail))
     }
 }
 
 /// The definition as one JSON object, in the spelling it was given in. What is in it is checked behind the gateway.
 fn definition(
-    pipeline: Option<Raw>,
-    commands: Option<Raw>,
-    params: Option<Raw>,
+    pipeline: Option<&RawValue>,
+    commands: Option<&RawValue>,
+    params: Option<&RawValue>,
 ) -> Result<Option<Bytes>, Problem> {
-    let (key, steps) = match (&pipeline, &commands) {
+    let (key, steps) = match (pipeline, commands) {
         (Some(_), Some(_)) => {
             return Err(Problem::invalid(
                 "commands",
@@ -331,6 +339,10 @@ pub(crate) struct PipelineBody {
     rollout: Option<RolloutBody>,
     /// How many tasks are where, on the node that answers.
     counts: CountsBody,
+    /// What is wrong with its partitions on the node that answers; absent if nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    problems: Vec<String>,
 }
 
 impl From<PipelineView> for PipelineBody {
@@ -339,6 +351,7 @@ impl From<PipelineView> for PipelineBody {
             pipeline,
             rollout,
             counts,
+            problems,
         } = view;
         let (chart, values, replicas) = match pipeline.deployment {
             Some(Deployment {
@@ -370,6 +383,7 @@ impl From<PipelineView> for PipelineBody {
             policy: PolicyBody::from(&pipeline.policy),
             rollout: rollout.map(RolloutBody::from),
             counts: counts.into(),
+            problems,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 
 /// What a pipeline's tasks go by. In a request every field may be left out: it keeps its value, or its default when the pipeline is created.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Policy)]
 pub(crate) struct PolicyBody {
     /// When a failed attempt is followed by another.
@@ -35,7 +35,7 @@ pub(crate) struct PolicyBody {
 
 /// The delay before attempt n + 1 is `initial_backoff * factor^(n - 1)`, at most `max_backoff`, less a random share of up to `jitter`.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Retry)]
 struct RetryBody {
     /// How often a task is tried in all. Default 5.
@@ -60,11 +60,12 @@ struct RetryBody {
 
 /// How long each part of a task's life may take; `null` for no limit, where there can be none.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Timeouts)]
+#[expect(clippy::option_option, reason = "null and nothing are not the same here")]
 struct TimeoutsBody {
     /// From being accepted (or its not-before) to the first attempt; then the task expires. Default none.
-    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HumanDuration>)]
     start: Option<Option<HumanDuration>>,
     /// Of one attempt; then it failed and the worker is told to stop. Default 1h.
@@ -74,14 +75,14 @@ struct TimeoutsBody {
     #[schema(nullable = false)]
     heartbeat: Option<HumanDuration>,
     /// From being accepted (or its not-before) to its end, over all attempts; then the task expires. Default none.
-    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<HumanDuration>)]
     total: Option<Option<HumanDuration>>,
 }
 
 /// How often what has happened is saved. A worker keeps each report until it is.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = CheckpointPolicy)]
 struct CheckpointBody {
     /// The longest time until a change is saved. Default 2s.
@@ -94,7 +95,7 @@ struct CheckpointBody {
 
 /// How much each partition holds in memory.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Window)]
 struct WindowBody {
     /// Most live tasks. Default 16384.
@@ -113,7 +114,7 @@ struct WindowBody {
 
 /// How long what has ended is kept.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Retention)]
 struct RetentionBody {
     /// Results. Default 1day.
@@ -125,6 +126,7 @@ struct RetentionBody {
 }
 
 /// Tells `null` from nothing.
+#[expect(clippy::option_option, reason = "null and nothing are not the same here")]
 fn said<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use scheduler_core::id::TaskId;
 use scheduler_core::outcome::DeadReason;
 use scheduler_core::port::gateway::{TaskState, TaskView};
+use scheduler_core::task::Priority;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -147,7 +148,7 @@ impl From<TaskView> for TaskBody {
             id: view.id,
             state: view.state.into(),
             attempts: view.attempts.0,
-            priority: view.priority.map(|priority| priority.level()),
+            priority: view.priority.map(Priority::level),
             submitted_at: Moment(view.submitted_at),
             started_at: view.started_at.map(Moment),
             finished_at: view.finished_at.map(Moment),

@@ -64,8 +64,12 @@ pub(crate) fn small() -> HttpConfig {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(small())
+    }
+
+    pub(crate) fn with(config: HttpConfig) -> Self {
         let gateway = Arc::new(FakeGateway::default());
-        let router = router(gateway.clone(), small());
+        let router = router(gateway.clone(), config);
         Self { gateway, router }
     }
 

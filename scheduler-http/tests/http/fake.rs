@@ -1,5 +1,6 @@
 //! A gateway that remembers what it was asked, and answers by the application's name.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,9 +52,12 @@ pub(crate) enum Call {
 pub(crate) struct FakeGateway {
     calls: Mutex<Vec<Call>>,
     next_offset: AtomicU64,
+    /// The params of every task by its id.
+    pub(crate) taken: Mutex<HashMap<String, Bytes>>,
     /// Each submission takes a permit for good.
     pub(crate) submissions: Semaphore,
-    pub(crate) most_submitted: AtomicU64,
+    /// Has a permit for each submission that began.
+    pub(crate) entered: Semaphore,
     watchers: Mutex<Vec<mpsc::UnboundedSender<TaskView>>>,
     pub(crate) watched: Semaphore,
 }
@@ -63,8 +67,9 @@ impl Default for FakeGateway {
         Self {
             calls: Mutex::default(),
             next_offset: AtomicU64::new(0),
+            taken: Mutex::default(),
             submissions: Semaphore::new(Semaphore::MAX_PERMITS),
-            most_submitted: AtomicU64::new(0),
+            entered: Semaphore::new(0),
             watchers: Mutex::default(),
             watched: Semaphore::new(0),
         }
@@ -140,6 +145,7 @@ impl FakeGateway {
                 problem: String::new(),
             }),
             counts: PipelineCounts::default(),
+            problems: vec!["partition 2: 3 records are missing".into()],
         }
     }
 }
@@ -274,12 +280,18 @@ impl TaskApi for FakeGateway {
                 "is not a param of this pipeline",
             ));
         }
+        self.entered.add_permits(1);
         self.submissions.acquire().await.unwrap().forget();
         let count = tasks.len() as u64;
-        self.most_submitted.fetch_max(count, Ordering::Relaxed);
-        self.note(Call::Submit(path.clone(), tasks));
         let first = self.next_offset.fetch_add(count, Ordering::Relaxed);
-        Ok((first..first + count).map(id).collect())
+        let ids: Vec<TaskId> = (first..first + count).map(id).collect();
+        let params = tasks.iter().map(|task| task.params.clone());
+        self.taken
+            .lock()
+            .unwrap()
+            .extend(ids.iter().map(ToString::to_string).zip(params));
+        self.note(Call::Submit(path.clone(), tasks));
+        Ok(ids)
     }
 
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
@@ -294,7 +306,7 @@ impl TaskApi for FakeGateway {
         match path.application.as_str() {
             "stuck" => std::future::pending().await,
             "lost" => Err(ApiError::Internal("cannot tell".into())),
-            _ if id.offset.0 % 2 == 0 => Ok(view(id, TaskState::Succeeded)),
+            _ if id.offset.0.is_multiple_of(2) => Ok(view(id, TaskState::Succeeded)),
             _ => Ok(view(id, TaskState::Running)),
         }
     }

@@ -69,6 +69,7 @@ async fn a_pipeline_is_created_from_a_chart() {
     assert_eq!(body["definition"]["pipeline"][0]["executor"], "wget");
     assert_eq!(body["policy"]["timeouts"]["run"], "1h");
     assert_eq!(body["rollout"]["phase"], "ready");
+    assert_eq!(body["problems"], json!(["partition 2: 3 records are missing"]));
     let new = NewPipeline {
         name: "ocr".parse().unwrap(),
         deployment: Some(NewDeployment {

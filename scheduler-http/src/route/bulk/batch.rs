@@ -196,31 +196,26 @@ async fn submit(api: &Api, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Vec<Res
     let mut open: Vec<(usize, TaskSpec)> = tasks.into_iter().enumerate().collect();
     while !open.is_empty() {
         let specs = open.iter().map(|(_, task)| task.clone()).collect();
-        match api.gateway.submit(path, specs).await {
+        let problem = match api.gateway.submit(path, specs).await {
             Ok(ids) => {
                 for ((at, _), id) in open.drain(..).zip(ids) {
                     outcomes[at] = Some(Ok(id));
                 }
                 break;
             }
-            Err(error) => {
-                let problem = Problem::from(error);
-                match at_fault(&problem, open.len()) {
-                    // An `Invalid` error means that none was taken: the others are tried without it.
-                    Some((at, field)) => {
-                        let (at, _) = open.remove(at);
-                        outcomes[at] = Some(Err(problem.at(field)));
-                    }
-                    None => {
-                        if let Some(wait) = problem.retry_after {
-                            tokio::time::sleep(wait.min(LONGEST_BRAKE)).await;
-                        }
-                        for (at, _) in open.drain(..) {
-                            outcomes[at] = Some(Err(problem.clone()));
-                        }
-                    }
-                }
-            }
+            Err(error) => Problem::from(error),
+        };
+        if let Some((at, field)) = at_fault(&problem, open.len()) {
+            // An `Invalid` error means that none was taken: the others are tried without it.
+            let (at, _) = open.remove(at);
+            outcomes[at] = Some(Err(problem.at(field)));
+            continue;
+        }
+        if let Some(wait) = problem.retry_after {
+            tokio::time::sleep(wait.min(LONGEST_BRAKE)).await;
+        }
+        for (at, _) in open.drain(..) {
+            outcomes[at] = Some(Err(problem.clone()));
         }
     }
     outcomes

@@ -44,6 +44,7 @@ struct BulkParams {
     envelope: Option<bool>,
     /// `all` (default): one line for each line of the request. `errors`: only lines that were refused, and at last
     /// `{"accepted": n, "refused": m}`; for clients that do not read while they write.
+    #[param(inline)]
     answer: Option<Answers>,
 }
 
@@ -248,12 +249,11 @@ impl FromRequest<Arc<Api>> for BulkSubmission {
 ///
 /// The body has one JSON object a line: the params of a task, or with `envelope=true` an envelope that may hold options of its own. Blank lines are
 /// skipped. The answer has a line for each of the others, in their order: `{"id": …}` for a task that is accepted and durable, or `{"error": {"line", "type",
-/// "detail", "field", "retry_after"}}` for one that was refused; the others are not affected.
+/// "detail", "field", "retry_after"}}` for one that was refused; the others are not affected. Tasks may begin in another order than that of their lines.
 ///
 /// Read the answer while you write: the server does not read on while many answers wait for you. Options in the query are for
 /// all lines that do not say otherwise.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/bulk", tag = "tasks",
-    operation_id = "submit_bulk",
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines/{name}/tasks/bulk", tag = "tasks", operation_id = "submit_tasks",
     params(PipelineParams, BulkParams, TaskParams),
     request_body(content = Envelope<'_>, description = "Lines of JSON; each at most 520 KiB, its params at most 512 KiB, unless the server is configured otherwise.",
         content_type = "application/x-ndjson"),
