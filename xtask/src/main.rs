@@ -1,1 +1,49 @@
-fn main() {}
+//! What is done with the workspace, as one command: `cargo xtask`.
+//!
+//! It depends on nothing but the standard library, since it is built before everything else.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
+
+mod borders;
+mod ci;
+mod demo;
+mod run;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test [ARGS]   build everything and run every test, end to end ones included; ARGS go to `cargo test`
+  ci            what must hold before a change is taken: format, lints, documents, borders, test
+  borders       check which crate may see which
+  demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
+";
+
+/// Why a command failed, for people.
+type Failed = String;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next();
+    let rest: Vec<String> = arguments.collect();
+    let outcome = match (command.as_deref(), rest.as_slice()) {
+        (Some("test"), _) => test::run(&rest),
+        (Some("ci"), []) => ci::run(),
+        (Some("borders"), []) => borders::run(),
+        (Some("demo"), _) => demo::run(&rest),
+        (Some("help" | "--help" | "-h"), _) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("which command?\n\n{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("xtask: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What must hold before a change is taken. It writes nothing but build output.
+
+use crate::run::{cargo, run as execute};
+use crate::{Failed, borders, test, tools};
+
+pub(crate) fn run() -> Result<(), Failed> {
+    // First what is quick, and what would stop the rest after a long build.
+    tools::ensure()?;
+    execute(cargo(&["fmt", "--all", "--check"]))?;
+    borders::run()?;
+    execute(cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    let mut documents = cargo(&["doc", "--workspace", "--no-deps"]);
+    documents.env("RUSTDOCFLAGS", "-D warnings");
+    execute(documents)?;
+    if tools::is_installed("cargo-deny") {
+        execute(cargo(&["deny", "check", "licenses", "sources", "bans"]))?;
+    }
+    test::run(&[])
+}

@@ -1,0 +1,66 @@
+//! Running other programs.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::Failed;
+
+/// The cargo that runs this.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// The workspace's directory.
+pub(crate) fn root() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map_or(own.clone(), PathBuf::from)
+}
+
+/// Where the binaries of the profile that this was built with lie.
+pub(crate) fn binaries() -> Result<PathBuf, Failed> {
+    let own =
+        std::env::current_exe().map_err(|error| format!("where this program lies is unknown: {error}"))?;
+    own.parent()
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("{} lies nowhere", own.display()))
+}
+
+/// Runs it to its end, shown as it is typed.
+pub(crate) fn run(mut command: Command) -> Result<(), Failed> {
+    let shown = shown(&command);
+    println!("$ {shown}");
+    let status = command
+        .status()
+        .map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{shown}` failed: {status}"))
+    }
+}
+
+/// What it wrote.
+pub(crate) fn output(mut command: Command) -> Result<String, Failed> {
+    let shown = shown(&command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("`{shown}` failed: {}", output.status));
+    }
+    String::from_utf8(output.stdout).map_err(|_| format!("`{shown}` wrote what is not text"))
+}
+
+/// The command line, for people.
+pub(crate) fn shown(command: &Command) -> String {
+    let program = PathBuf::from(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program());
+    std::iter::once(name)
+        .chain(command.get_args())
+        .map(|part| part.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}

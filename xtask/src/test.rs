@@ -1,0 +1,109 @@
+//! Every test, after everything that they need.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::run::{binaries, cargo, run as execute, shown};
+use crate::{Failed, tools};
+
+/// Names the directory with the binaries that end to end tests start.
+const BINARIES: &str = "SCHEDULER_BIN_DIR";
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
+    let begun = Instant::now();
+    tools::ensure()?;
+    // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
+    execute(cargo(&["build", "--workspace", "--bins", "--examples"]))?;
+    let built = begun.elapsed();
+
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command
+        .args(arguments)
+        .env(BINARIES, binaries()?)
+        .stdout(Stdio::piped());
+    let line = shown(&command);
+    println!("$ {line}");
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("`{line}` did not start: {error}"))?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(|error| format!("the tests' output broke off: {error}"))?;
+            tally.take(&line);
+            println!("{line}");
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|error| format!("`{line}` was lost: {error}"))?;
+    println!(
+        "\n{} tests passed, {} failed, {} ignored; built the binaries in {} s, all in {} s",
+        tally.passed,
+        tally.failed,
+        tally.ignored,
+        built.as_secs(),
+        begun.elapsed().as_secs()
+    );
+    for name in &tally.failures {
+        println!("FAILED {name}");
+    }
+    match (status.success(), tally.passed) {
+        (true, 1..) => Ok(()),
+        (true, 0) => Err("no test ran".to_owned()),
+        (false, _) => Err(format!("`{line}` failed: {status}")),
+    }
+}
+
+/// How tests ended, read from what they print.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn take(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            for part in result.split([';', '.']) {
+                let mut words = part.split_whitespace();
+                if let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) {
+                    match what {
+                        "passed" => self.passed += count,
+                        "failed" => self.failed += count,
+                        "ignored" => self.ignored += count,
+                        _ => (),
+                    }
+                }
+            }
+        } else if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            self.failures.push(name.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_targets_add_up() {
+        let mut tally = Tally::default();
+        for line in [
+            "test a_thing_holds ... ok",
+            "test another ... FAILED",
+            "test result: FAILED. 1 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1.25s",
+            "test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s",
+        ] {
+            tally.take(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (31, 1, 2));
+        assert_eq!(tally.failures, ["another"]);
+    }
+}

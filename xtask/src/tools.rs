@@ -1,0 +1,89 @@
+//! Programs that tests need and cargo does not bring.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Failed;
+use crate::run::run;
+
+/// A program and the Debian package that has it.
+const NEEDED: [(&str, &str); 7] = [
+    ("cc", "build-essential"),
+    ("perl", "perl"),
+    ("sh", "dash"),
+    ("bash", "bash"),
+    ("sort", "coreutils"),
+    ("tesseract", "tesseract-ocr"),
+    ("wget", "wget"),
+];
+
+/// Whether the program is in the path.
+pub(crate) fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+/// Installs what is missing where that is possible, else says how.
+pub(crate) fn ensure() -> Result<(), Failed> {
+    let packages = missing();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !(is_root() && is_installed("apt-get")) {
+        return Err(format!(
+            "programs are missing that tests need; on Debian: sudo {install}"
+        ));
+    }
+    println!("missing: {}", packages.join(" "));
+    // The lists may be out of date or absent; if they cannot be had, those that are there may do.
+    if let Err(problem) = run(apt_get(&["update", "-q"])) {
+        println!("{problem}");
+    }
+    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(&packages);
+    run(apt_get(&arguments))?;
+    match missing().as_slice() {
+        [] => Ok(()),
+        left => Err(format!("still missing after `{install}`: {}", left.join(" "))),
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    let absent = NEEDED.iter().filter(|(program, _)| !is_installed(program));
+    let mut packages: Vec<_> = absent.map(|(_, package)| *package).collect();
+    if !packages.contains(&"tesseract-ocr") && !reads_english() {
+        packages.push("tesseract-ocr-eng");
+    }
+    packages
+}
+
+/// Tesseract without a language reads nothing.
+fn reads_english() -> bool {
+    let listed = Command::new("tesseract")
+        .arg("--list-langs")
+        .stdin(Stdio::null())
+        .output();
+    listed.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .any(|line| line == "eng")
+    })
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
+    command
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0)
+}
