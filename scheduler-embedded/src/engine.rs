@@ -1,6 +1,9 @@
 //! The engine: one fjall database with few keyspaces, however many pipelines there are.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
@@ -28,6 +31,20 @@ pub(crate) enum Table {
     PipelinePath = 13,
 }
 
+/// The keyspaces.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Space {
+    Rows,
+    Shards,
+    Results,
+    Backlog,
+}
+
+/// How many full write buffers of a keyspace may wait for the disk.
+const FULL_BUFFERS: usize = 2;
+const RELIEF_STEP: Duration = Duration::from_millis(1);
+const RELIEF_STEPS: u32 = 2000;
+
 /// The database.
 #[derive(Clone)]
 pub(crate) struct Engine {
@@ -40,6 +57,9 @@ pub(crate) struct Engine {
     pub(crate) results: Keyspace,
     /// Records that left the log's own files unread.
     pub(crate) backlog: Keyspace,
+    write_buffer_bytes: u64,
+    /// Bytes written to each [`Space`] since its write buffer was begun.
+    unflushed: Arc<[AtomicU64; 4]>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -54,7 +74,7 @@ impl Engine {
         let open = || {
             let db = Database::builder(path)
                 .cache_size(config.cache_bytes)
-                .worker_threads(1)
+                .worker_threads(2)
                 .manual_journal_persist(true)
                 .max_journaling_size(64 << 20)
                 .open()?;
@@ -68,6 +88,8 @@ impl Engine {
                 shards: db.keyspace("shards", options)?,
                 results: db.keyspace("results", options)?,
                 backlog: db.keyspace("backlog", options)?,
+                write_buffer_bytes: config.write_buffer_bytes,
+                unflushed: Arc::default(),
                 db,
             })
         };
@@ -77,6 +99,38 @@ impl Engine {
     /// A batch that is durable once it is committed. There is no other kind: see [`crate::journal`].
     pub(crate) fn batch(&self) -> OwnedWriteBatch {
         self.db.batch().durability(Some(PersistMode::SyncData))
+    }
+
+    /// Says that about `bytes` were written to a keyspace, and waits while too much of it is in memory.
+    ///
+    /// The engine asks a worker to begin a new write buffer when one is full, and fills it without bound while its workers are busy; so the
+    /// writer begins the new one here, and waits for full ones to reach the disk. Only for so long: a worker that never comes
+    /// must not stop the store.
+    pub(crate) fn wrote(&self, space: Space, bytes: usize) -> fjall::Result<()> {
+        let unflushed = &self.unflushed[space as usize];
+        if unflushed.fetch_add(bytes as u64, Ordering::Relaxed) + (bytes as u64) < self.write_buffer_bytes {
+            return Ok(());
+        }
+        unflushed.store(0, Ordering::Relaxed);
+        let keyspace = self.keyspace(space);
+        keyspace.rotate_memtable()?;
+        for _ in 0..RELIEF_STEPS {
+            if keyspace.sealed_memtable_count() <= FULL_BUFFERS {
+                break;
+            }
+            std::thread::sleep(RELIEF_STEP);
+        }
+        Ok(())
+    }
+
+    /// The keyspace of a space.
+    pub(crate) fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::Rows => &self.rows,
+            Space::Shards => &self.shards,
+            Space::Results => &self.results,
+            Space::Backlog => &self.backlog,
+        }
     }
 
     /// A row's value.

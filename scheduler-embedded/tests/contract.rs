@@ -1,5 +1,7 @@
 //! The embedded adapters pass the suites: with the defaults, and with everything so small that every path is taken.
 
+#![expect(clippy::unwrap_used, reason = "a test panics when what it tests is wrong")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

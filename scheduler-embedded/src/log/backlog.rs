@@ -9,7 +9,7 @@ use scheduler_core::id::{Partition, PipelineId, ShardId};
 use super::frame::{FrameHeader, split};
 use super::index::TopicRow;
 use crate::codec::{Decoder, Encode};
-use crate::engine::{Engine, Key, Table};
+use crate::engine::{Engine, Key, Space, Table};
 use crate::error::{Corrupt, OpenError};
 
 /// A chunk of the backlog grows to about this size.
@@ -259,8 +259,8 @@ impl Intake<'_> {
         self.batch
             .insert(&engine.rows, partition_key(shard), partition_value(start, end));
         if self.batched >= COMMIT_BYTES {
-            self.batched = 0;
             std::mem::replace(&mut self.batch, engine.batch()).commit()?;
+            engine.wrote(Space::Backlog, std::mem::take(&mut self.batched))?;
         }
         Ok(())
     }

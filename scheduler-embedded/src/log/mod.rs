@@ -194,15 +194,14 @@ fn recover(
         next_group = scanned.next_group;
         writer = Some(scanned);
     }
-    let writer = match writer {
-        Some(scanned) => SegmentWriter::resume(&scanned.segment, scanned.end, config.segment_bytes)?,
-        None => {
-            let writer = SegmentWriter::create(dir, next_number, next_group, config.segment_bytes)?;
-            index
-                .segments
-                .push_back(SegmentEntry::new(writer.segment.clone()));
-            writer
-        }
+    let writer = if let Some(scanned) = writer {
+        SegmentWriter::resume(&scanned.segment, scanned.end, config.segment_bytes)?
+    } else {
+        let writer = SegmentWriter::create(dir, next_number, next_group, config.segment_bytes)?;
+        index
+            .segments
+            .push_back(SegmentEntry::new(writer.segment.clone()));
+        writer
     };
     Ok((index, writer, next_group))
 }

@@ -220,11 +220,8 @@ pub(crate) fn scan(
 
     let mut position = FILE_HEADER as u64;
     let mut last_write = None;
-    loop {
-        let len = match FrameHeader::parse(window.at(position, HEADER).map_err(OpenError::io(&path))?) {
-            Ok(header) => header.frame_len(),
-            Err(_) => break,
-        };
+    while let Ok(header) = FrameHeader::parse(window.at(position, HEADER).map_err(OpenError::io(&path))?) {
+        let len = header.frame_len();
         if position + len as u64 > length {
             break;
         }

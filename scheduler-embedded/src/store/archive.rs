@@ -12,9 +12,9 @@ use scheduler_core::time::Timestamp;
 use super::EmbeddedStore;
 use super::checkpoint::{Expiring, expiry_key, last_offset, load_parked, parked_key};
 use super::results;
-use super::staged::{Space, Staged};
+use super::staged::Staged;
 use crate::codec::{Decoder, Encode, decode_dead};
-use crate::engine::{Key, Table};
+use crate::engine::{Key, Space, Table};
 use crate::error::{Corrupt, store_damaged, store_unavailable};
 
 /// How many rows one call of [`Archive::expire`] forgets.

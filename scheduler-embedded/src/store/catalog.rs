@@ -13,9 +13,9 @@ use scheduler_core::port::store::StoreError;
 
 use super::EmbeddedStore;
 use super::policy::{decode_name, decode_pipeline, encode_pipeline};
-use super::staged::{Space, Staged};
+use super::staged::Staged;
 use crate::codec::{Decoder, Encode};
-use crate::engine::{Engine, Key, Table};
+use crate::engine::{Engine, Key, Space, Table};
 use crate::error::{Corrupt, store_damaged, store_unavailable};
 
 fn client_key(client: &Name) -> Key {
@@ -50,7 +50,7 @@ fn pipeline_sequence_key() -> Key {
     Key::of(Table::Sequence).text("pipeline")
 }
 
-fn not_found(kind: &'static str, name: impl ToString) -> CatalogError {
+fn not_found(kind: &'static str, name: &(impl ToString + ?Sized)) -> CatalogError {
     CatalogError::NotFound {
         kind,
         name: name.to_string(),
@@ -69,7 +69,7 @@ fn require_free(
     staged: &Staged<'_>,
     key: &Key,
     kind: &'static str,
-    name: impl ToString,
+    name: &(impl ToString + ?Sized),
 ) -> Result<(), CatalogError> {
     match staged.get(Space::Rows, key)? {
         Some(_) => Err(CatalogError::Exists {
@@ -81,7 +81,7 @@ fn require_free(
 }
 
 fn load_pipeline(staged: &Staged<'_>, id: PipelineId) -> Result<Pipeline, CatalogError> {
-    let row = require(staged, &pipeline_key(id), || not_found("pipeline", id.0))?;
+    let row = require(staged, &pipeline_key(id), || not_found("pipeline", &id.0))?;
     Ok(decode_pipeline(row).map_err(store_damaged(format!("pipeline {}", id.0)))?)
 }
 

@@ -12,9 +12,9 @@ use super::EmbeddedStore;
 use super::archive::{add_dead, add_to_dead_count, remove_dead};
 use super::results;
 use super::shard_row::ShardRow;
-use super::staged::{Space, Staged};
+use super::staged::Staged;
 use crate::codec::{Decoder, Encode, decode_parked, encode_dead, encode_parked};
-use crate::engine::{Engine, Key, Table};
+use crate::engine::{Engine, Key, Space, Table};
 use crate::error::{Corrupt, store_damaged, store_unavailable};
 
 /// How many rows of a forgotten pipeline are removed in one commit.
@@ -276,11 +276,7 @@ impl EmbeddedStore {
             let removed: usize = self
                 .write(move |staged| {
                     let engine = staged.engine();
-                    let rows = match space {
-                        Space::Rows => &engine.rows,
-                        Space::Shards => &engine.shards,
-                        Space::Results => &engine.results,
-                    };
+                    let rows = engine.keyspace(space);
                     for row in rows.prefix(prefix).take(FORGET_AT_ONCE) {
                         let key = row.key().map_err(store_unavailable)?;
                         staged.remove(space, Key::bare().raw(&key));

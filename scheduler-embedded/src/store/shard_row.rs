@@ -4,9 +4,9 @@ use bytes::Bytes;
 use scheduler_core::id::{CheckpointId, Epoch, NodeId, Offset, ShardId};
 use scheduler_core::port::store::{Claimed, PreviousOwner, StoreError};
 
-use super::staged::{Space, Staged};
+use super::staged::Staged;
 use crate::codec::{Decoder, Encode};
-use crate::engine::Key;
+use crate::engine::{Key, Space};
 use crate::error::{Corrupt, store_damaged};
 
 const VERSION: u8 = 1;

@@ -5,16 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use scheduler_core::port::store::StoreError;
 
-use crate::engine::{Engine, Key};
+use crate::engine::{Engine, Key, Space};
 use crate::error::store_unavailable;
-
-/// Where a row lies.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Space {
-    Rows,
-    Shards,
-    Results,
-}
 
 /// Changes in the making. At most one for each key, since the engine gives all changes of a batch the same rank.
 pub(crate) struct Staged<'a> {
@@ -34,20 +26,13 @@ impl<'a> Staged<'a> {
         self.engine
     }
 
-    fn keyspace(&self, space: Space) -> &'a fjall::Keyspace {
-        match space {
-            Space::Rows => &self.engine.rows,
-            Space::Shards => &self.engine.shards,
-            Space::Results => &self.engine.results,
-        }
-    }
-
     /// A row as it will be.
     pub(crate) fn get(&self, space: Space, key: &Key) -> Result<Option<Bytes>, StoreError> {
         // A key is looked up once or twice; a copy of its few bytes is cheap.
         match self.changes.get(&(space, key.bytes().to_vec())) {
             Some(change) => Ok(change.clone()),
             None => Ok(self
+                .engine
                 .keyspace(space)
                 .get(key)
                 .map_err(store_unavailable)?
@@ -73,17 +58,21 @@ impl<'a> Staged<'a> {
             return Ok(());
         }
         let mut batch = self.engine.batch();
+        let mut written = BTreeMap::<Space, usize>::new();
         for ((space, key), value) in self.changes {
-            let keyspace = match space {
-                Space::Rows => &self.engine.rows,
-                Space::Shards => &self.engine.shards,
-                Space::Results => &self.engine.results,
-            };
+            let keyspace = self.engine.keyspace(space);
+            *written.entry(space).or_default() += key.len() + value.as_ref().map_or(0, Bytes::len);
             match value {
                 Some(value) => batch.insert(keyspace, key, value),
                 None => batch.remove(keyspace, key),
             }
         }
-        batch.commit().map_err(store_unavailable)
+        let commit = || {
+            batch.commit()?;
+            written
+                .into_iter()
+                .try_for_each(|(space, bytes)| self.engine.wrote(space, bytes))
+        };
+        commit().map_err(store_unavailable)
     }
 }

@@ -21,14 +21,14 @@ pub(super) struct CatalogState {
     last_pipeline: u32,
 }
 
-fn not_found(kind: &'static str, name: impl ToString) -> CatalogError {
+fn not_found(kind: &'static str, name: &(impl ToString + ?Sized)) -> CatalogError {
     CatalogError::NotFound {
         kind,
         name: name.to_string(),
     }
 }
 
-fn exists(kind: &'static str, name: impl ToString) -> CatalogError {
+fn exists(kind: &'static str, name: &(impl ToString + ?Sized)) -> CatalogError {
     CatalogError::Exists {
         kind,
         name: name.to_string(),
@@ -141,6 +141,6 @@ impl Catalog for MemoryStore {
 
     async fn remove_pipeline(&self, id: PipelineId) -> Result<(), CatalogError> {
         let removed = lock(&self.catalog).pipelines.remove(&id);
-        removed.map(|_| ()).ok_or_else(|| not_found("pipeline", id.0))
+        removed.map(|_| ()).ok_or_else(|| not_found("pipeline", &id.0))
     }
 }

@@ -1,6 +1,6 @@
 //! Checkpoints and archive in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +38,7 @@ struct ShardState {
     results: BTreeMap<Offset, (Timestamp, FinishedTask)>,
     dead: BTreeMap<Offset, (Timestamp, DeadTask)>,
     parked: BTreeMap<Offset, ParkedTask>,
-    parked_by_time: BTreeMap<(Timestamp, Offset), ()>,
+    parked_by_time: BTreeSet<(Timestamp, Offset)>,
 }
 
 impl ShardState {
@@ -68,7 +68,7 @@ impl ShardState {
         }
         for task in &checkpoint.parked {
             self.unpark(task.offset);
-            self.parked_by_time.insert((task.wake_at, task.offset), ());
+            self.parked_by_time.insert((task.wake_at, task.offset));
             self.parked.insert(task.offset, task.clone());
         }
     }
@@ -150,7 +150,7 @@ impl CheckpointStore for MemoryStore {
         }
         let parked = self.look(shard, |row| {
             let due = row.parked_by_time.range((from, Included(last))).take(limit);
-            due.filter_map(|((_, offset), ())| row.parked.get(offset).cloned())
+            due.filter_map(|(_, offset)| row.parked.get(offset).cloned())
                 .collect()
         });
         Ok(parked.unwrap_or_default())
