@@ -43,6 +43,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         servers: worker.servers,
         attempts: 0,
         failures: 0,
+        welcome_since: None,
         was_welcome: false,
         refused: None,
         options: worker.options,
@@ -80,6 +81,8 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
                     let patience = driver.options.cancel_grace + driver.options.settle_timeout;
                     ending = Ending::Cancelled { until: Instant::now() + patience };
                 }
+                // Nothing is owed any more; only taking leave has failed.
+                Ending::Last { .. } if driver.session.unsettled() == 0 => return Ok(()),
                 Ending::No | Ending::Cancelled { .. } | Ending::Last { .. } => {
                     return Err(RunError::Unsettled { reports: driver.session.unsettled() });
                 }
@@ -153,8 +156,10 @@ struct Driver {
     connect_at: Instant,
     servers: Vec<tonic::transport::Endpoint>,
     attempts: usize,
-    /// Connections lost one after the other without a welcome.
+    /// Connections lost one after the other, none of which was of any use.
     failures: u32,
+    /// Since when the present connection is of use.
+    welcome_since: Option<Instant>,
     was_welcome: bool,
     refused: Option<Status>,
     options: Options,
@@ -175,10 +180,9 @@ impl Driver {
             Event::Connected => self.session.handle(Input::Connected, out),
             Event::Received(kind) => {
                 self.session.handle(Input::Received(kind), out);
-                if self.session.is_open() && self.failures > 0 || !self.was_welcome && self.session.is_open()
-                {
+                if self.session.is_open() && self.welcome_since.is_none() {
                     tracing::info!("the scheduler welcomes this worker");
-                    self.failures = 0;
+                    self.welcome_since = Some(Instant::now());
                     self.was_welcome = true;
                 }
             }
@@ -200,11 +204,24 @@ impl Driver {
     }
 
     fn lose(&mut self, why: &str) {
+        let wait = self.leave();
+        tracing::warn!(why, retry_in = ?wait, "no connection to the scheduler");
+    }
+
+    /// Gives the connection up and returns when another is tried.
+    fn leave(&mut self) -> Duration {
+        if self
+            .welcome_since
+            .take()
+            .is_some_and(|since| since.elapsed() > self.options.max_backoff)
+        {
+            self.failures = 0;
+        }
         let wait = backoff(&self.options, self.failures);
         self.failures = self.failures.saturating_add(1);
         self.link = None;
         self.connect_at = Instant::now() + wait;
-        tracing::warn!(why, retry_in = ?wait, "no connection to the scheduler");
+        wait
     }
 
     fn act(&mut self, out: &mut Vec<Output>) {
@@ -216,13 +233,15 @@ impl Driver {
                         self.session.handle(Input::Disconnected, out);
                     }
                 }
-                Output::Start(lease) => self.tasks.start(lease),
+                Output::Start(lease) => {
+                    self.failures = 0;
+                    self.tasks.start(lease);
+                }
                 Output::Stop(key) => self.tasks.cancel(key),
                 Output::Define(definition) => self.tasks.definition = definition,
                 Output::Reconnect(why) => {
-                    tracing::info!(why, "connecting anew");
-                    self.link = None;
-                    self.connect_at = Instant::now() + self.options.min_backoff;
+                    let wait = self.leave();
+                    tracing::info!(why, retry_in = ?wait, "connecting anew");
                 }
                 Output::Warn(what) => tracing::warn!("{what}"),
                 Output::Drained => self.drained = true,

@@ -141,9 +141,11 @@ pub struct Session {
     next_progress: Duration,
     /// Credits given on this stream and not used yet.
     credits: u32,
-    draining: bool,
+    drain: Drain,
+    /// On this stream.
     drain_sent: bool,
-    drained: bool,
+    /// Credits that the drain made void; leases for them may be on their way still.
+    void_credits: u32,
     leaving: Option<&'static str>,
 }
 
@@ -156,6 +158,16 @@ enum Stage {
         heartbeat: Duration,
         next_alive: Duration,
     },
+}
+
+/// How far the end of the worker has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Drain {
+    No,
+    Asked,
+    /// One last session, whose hello holds nothing: so the server takes back at once what never arrived.
+    TakingLeave,
+    Done,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -176,9 +188,9 @@ impl Session {
             progress: BTreeMap::new(),
             next_progress: Duration::ZERO,
             credits: 0,
-            draining: false,
+            drain: Drain::No,
             drain_sent: false,
-            drained: false,
+            void_credits: 0,
             leaving: None,
         }
     }
@@ -195,7 +207,11 @@ impl Session {
                     self.progress.insert(lease, progress);
                 }
             }
-            Input::Drain => self.draining = true,
+            Input::Drain => {
+                if self.drain == Drain::No {
+                    self.drain = Drain::Asked;
+                }
+            }
         }
     }
 
@@ -208,9 +224,9 @@ impl Session {
         {
             self.send_reports(out);
             self.send_progress(now, out);
-            if self.draining && !self.drain_sent {
+            if self.is_draining() && !self.drain_sent {
                 self.drain_sent = true;
-                self.credits = 0;
+                self.void_credits = std::mem::take(&mut self.credits);
                 out.push(Output::Send(Request::Drain(Unit {})));
             }
             self.send_credits(out);
@@ -227,9 +243,15 @@ impl Session {
                 out.push(Output::Reconnect(why));
             }
         }
-        if self.draining && !self.drained && self.held.is_empty() && self.unsettled.is_empty() {
-            self.drained = true;
-            out.push(Output::Drained);
+        if self.drain == Drain::Asked && self.held.is_empty() && self.unsettled.is_empty() {
+            if self.is_open() && self.void_credits > 0 {
+                self.drain = Drain::TakingLeave;
+                self.close();
+                out.push(Output::Reconnect("to take leave"));
+            } else {
+                self.drain = Drain::Done;
+                out.push(Output::Drained);
+            }
         }
     }
 
@@ -285,10 +307,15 @@ impl Session {
         out.push(Output::Send(Request::Hello(hello)));
     }
 
+    fn is_draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
     fn close(&mut self) {
         self.stage = Stage::Closed;
         self.credits = 0;
         self.drain_sent = false;
+        self.void_credits = 0;
         self.leaving = None;
     }
 
@@ -301,6 +328,9 @@ impl Session {
                     heartbeat,
                     next_alive: Duration::ZERO,
                 };
+                if self.drain == Drain::TakingLeave {
+                    self.drain = Drain::Asked;
+                }
                 out.push(Output::Define(welcome.definition));
             }
             (_, Stage::Greeting) => out.push(Output::Warn("the server spoke before its welcome")),
@@ -342,10 +372,11 @@ impl Session {
         };
         let had_room = self.credits > 0;
         self.credits = self.credits.saturating_sub(1);
+        self.void_credits = self.void_credits.saturating_sub(1);
         if self.held.contains_key(&key) || self.unsettled.contains(key) {
             return;
         }
-        if self.draining || !had_room {
+        if self.is_draining() || !had_room {
             return self.report(key, Outcome::Returned(Unit {}));
         }
         // The server has given the task up for lost and leases it again: the older attempt is in vain.
@@ -424,7 +455,7 @@ impl Session {
     fn send_credits(&mut self, out: &mut Vec<Output>) {
         let full = self.unsettled.len() >= self.config.max_unsettled
             || self.unsettled.bytes() >= self.config.max_unsettled_bytes;
-        if self.draining || self.leaving.is_some() || full {
+        if self.is_draining() || self.leaving.is_some() || full {
             return;
         }
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);

@@ -388,6 +388,27 @@ async fn shutdown_drains() {
 }
 
 #[tokio::test]
+async fn an_idle_worker_takes_leave() {
+    let (url, mut sessions) = server().await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let worker = builder(&url)
+        .handler(act)
+        .build()
+        .unwrap()
+        .with_shutdown(async { drop(stopped.await) });
+    let mut status = worker.status();
+    let run = tokio::spawn(worker.run());
+    let mut session = sessions.recv().await.unwrap();
+    session.welcome().await;
+    assert!(status.connected().await);
+    stop.send(()).unwrap();
+    // The lease that this node sends now never arrives; the hello of the last session says so.
+    let hello = sessions.recv().await.unwrap().welcome().await;
+    assert_eq!((hello.held.len(), hello.reported.len()), (0, 0));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_drain_that_takes_too_long_cancels_and_says_what_is_unsettled() {
     let (url, mut sessions) = server().await;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test ends where something unexpected happens"
+    clippy::cast_possible_truncation,
+    reason = "small worlds, where surprises end the test"
 )]
 
 use std::collections::BTreeSet;
@@ -344,6 +345,21 @@ fn draining_gives_back_what_comes_late_and_ends_when_all_is_settled() {
     assert_eq!((credits(&out), sent_reports(&out).len()), (0, 1));
     assert_eq!(world.hear(settled(0, 1, 2)), [Output::Drained]);
     assert_eq!(World::new(1).input([Input::Drain]), [Output::Drained]);
+}
+
+#[test]
+fn a_drained_worker_takes_leave_so_that_leases_on_their_way_are_not_waited_for() {
+    let mut world = World::open(2);
+    let out = world.input([Input::Drain]);
+    assert!(matches!(
+        out[..],
+        [Output::Send(Request::Drain(_)), Output::Reconnect(_)]
+    ));
+    assert_eq!(world.hear(leases(&[key(0, 1, 1)])), [], "it never arrived");
+    let hello = world.greet();
+    assert_eq!((hello.held.len(), hello.reported.len()), (0, 0));
+    let out = world.welcome();
+    assert_eq!((credits(&out), out.last()), (0, Some(&Output::Drained)));
 }
 
 #[test]

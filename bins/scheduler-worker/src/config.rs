@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long, env = "PIPELINE_AGENT__NAME", default_value = "pipeline-agent")]
     pub name: String,
 
-    /// URL of a scheduler node, as http://127.0.0.1:50050; may be given several times, with commas in the environment.
+    /// URL of a scheduler node, as `http://127.0.0.1:50050`; may be given several times, with commas in the environment.
     /// Without it only the HTTP endpoints are served.
     #[arg(long, env = "SCHEDULER_URL", value_delimiter = ',', requires_all = ["application", "pipeline"])]
     pub server: Vec<String>,
