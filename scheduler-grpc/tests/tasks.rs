@@ -178,6 +178,29 @@ async fn a_refused_batch_ends_its_stream_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_stopping_server_answers_what_it_took_and_says_so() {
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let server = Server::with(GrpcConfig::default(), |fake| fake.gate = Some(gate.clone())).await;
+    let mut submitter = client(&server).await.submitter(&ocr()).await.unwrap();
+    let taken = submitter.send(vec![NewTask::json("{}")]).await.unwrap();
+    // The gateway has it once the gate is waited for; a permit that comes later lets it through.
+    server.fake.entered.notified().await;
+    server.stop.cancel();
+    gate.add_permits(1);
+    assert_eq!(taken.ids().await.unwrap().len(), 1);
+    let later = loop {
+        match submitter.send(vec![NewTask::json("{}")]).await {
+            Ok(receipt) => match receipt.ids().await {
+                Ok(_) => gate.add_permits(1),
+                Err(error) => break error,
+            },
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(later.code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn applications_and_pipelines_are_managed() {
     let server = Server::start().await;
     let client = client(&server).await;

@@ -9,6 +9,10 @@ pub struct GrpcConfig {
     pub max_message_bytes: usize,
     /// Streams (calls under way) of one connection, at most; more wait in the client. Default 1,024.
     pub max_concurrent_streams: u32,
+    /// Bytes that a stream may have under way to the node. Default 1 MiB.
+    pub stream_window_bytes: u32,
+    /// The same for all streams of a connection together. Default 4 MiB.
+    pub connection_window_bytes: u32,
     /// A connection that was silent so long gets an HTTP/2 ping. Default 20 s.
     pub keepalive_interval: Duration,
     /// A connection that leaves a ping unanswered so long is closed, which ends its sessions. Default 10 s.
@@ -30,6 +34,8 @@ impl Default for GrpcConfig {
         Self {
             max_message_bytes: 8 << 20,
             max_concurrent_streams: 1024,
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 4 << 20,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(10),

@@ -65,6 +65,8 @@ pub async fn serve(
 
     let server = Server::builder()
         .max_concurrent_streams(config.max_concurrent_streams)
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
         .http2_keepalive_interval(Some(config.keepalive_interval))
         .http2_keepalive_timeout(Some(config.keepalive_timeout))
         .add_service(WorkerServiceServer::new(WorkerRpc::new(node.clone())).max_decoding_message_size(limit))

@@ -79,18 +79,22 @@ impl TaskService for TaskRpc {
         let call = self.node.admit(request.metadata()).await?;
         let deadline = call.deadline();
         let node = self.node.clone();
-        let in_flight = node.config.submit_in_flight;
+        let in_flight = node.config.submit_in_flight.max(1);
         // Batches that are under way when the server stops get their answers; no more are taken.
         let batches = request
             .into_inner()
             .take_until(node.stopping.clone().cancelled_owned());
-        let closing = node.closing.clone();
+        let (stopping, closing) = (node.stopping.clone(), node.closing.clone());
+        let refused = futures::stream::once(async move { stopping.is_cancelled() })
+            .filter(|&stopping| futures::future::ready(stopping))
+            .map(|_| Err(Status::unavailable("the node is stopping; submit elsewhere")));
         let answers = batches
             .map(move |batch| {
                 let (node, call) = (node.clone(), call.clone());
                 async move { submit(&node, &call, batch?).await }
             })
             .buffered(in_flight)
+            .chain(refused)
             .take_until(closing.cancelled_owned());
         Ok(Response::new(ending_at(answers, deadline)))
     }

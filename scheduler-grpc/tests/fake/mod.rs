@@ -44,6 +44,8 @@ pub struct FakeGateway {
     pub ready: watch::Sender<bool>,
     /// A permit for each batch that may go on, where a test wants to hold them up.
     pub gate: Option<Arc<tokio::sync::Semaphore>>,
+    /// Told when a batch has come to the gate.
+    pub entered: tokio::sync::Notify,
     sessions: mpsc::UnboundedSender<SessionEnds>,
 }
 
@@ -64,6 +66,7 @@ impl FakeGateway {
             created: Mutex::default(),
             ready: watch::channel(true).0,
             gate: None,
+            entered: tokio::sync::Notify::default(),
             sessions,
         };
         (fake, opened)
@@ -125,6 +128,7 @@ impl FakeGateway {
             },
             rollout: None,
             counts: PipelineCounts::default(),
+            problems: Vec::new(),
         }
     }
 }
@@ -235,6 +239,7 @@ impl TaskApi for FakeGateway {
     async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError> {
         Self::known(path)?;
         if let Some(gate) = &self.gate {
+            self.entered.notify_one();
             gate.acquire().await.unwrap().forget();
         }
         if let Some(bad) = tasks.iter().position(|task| task.params.starts_with(b"bad")) {
