@@ -1,0 +1,3 @@
+//! What the tests of the shard stand on.
+
+pub(crate) mod store;

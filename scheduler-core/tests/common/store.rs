@@ -1,0 +1,109 @@
+//! A store for one shard: what a checkpoint says, applied to maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::id::{Epoch, Offset, Partition, PipelineId, ShardId, Tenure};
+use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
+use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::shard::{Input, Shard, ShardConfig};
+use scheduler_core::time::Timestamp;
+
+pub(crate) const SHARD: ShardId = ShardId::new(PipelineId(1), Partition(0));
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) epoch: u32,
+    pub(crate) resume: Offset,
+    pub(crate) state: Bytes,
+    pub(crate) results: BTreeMap<Offset, FinishedTask>,
+    pub(crate) dead: BTreeMap<Offset, DeadTask>,
+    pub(crate) parked: BTreeMap<Offset, ParkedTask>,
+}
+
+impl Store {
+    /// Applies a checkpoint; once more is the same as once.
+    pub(crate) fn apply(&mut self, checkpoint: &Checkpoint) {
+        assert!(self.resume <= checkpoint.resume, "the resume offset went back");
+        self.resume = checkpoint.resume;
+        self.state = checkpoint.state.clone();
+        for offset in &checkpoint.revived {
+            self.dead.remove(offset);
+        }
+        for task in &checkpoint.finished {
+            let before = self.results.insert(task.offset, task.clone());
+            assert!(
+                before.as_ref().is_none_or(|before| before == task),
+                "an outcome changed from {before:?} to {task:?}"
+            );
+            assert!(
+                !self.dead.contains_key(&task.offset),
+                "a dead letter has a result: {task:?}"
+            );
+        }
+        for task in &checkpoint.dead {
+            assert!(
+                !self.results.contains_key(&task.offset),
+                "a result became a dead letter: {task:?}"
+            );
+            self.dead.insert(task.offset, task.clone());
+        }
+        for offset in &checkpoint.unparked {
+            self.parked.remove(offset);
+        }
+        for task in &checkpoint.parked {
+            assert!(
+                !checkpoint.unparked.contains(&task.offset),
+                "{:?} is both parked and unparked",
+                task.offset
+            );
+            self.parked.insert(task.offset, task.clone());
+        }
+        for offset in self.parked.keys() {
+            let is_elsewhere = self.results.contains_key(offset) || self.dead.contains_key(offset);
+            assert!(!is_elsewhere, "the row of {offset:?} outlived the task");
+        }
+    }
+
+    /// What the driver reads for [`scheduler_core::shard::Output::LoadParked`].
+    pub(crate) fn page(&self, after: Option<(Timestamp, Offset)>, until: Timestamp, limit: usize) -> Input {
+        let mut rows: Vec<&ParkedTask> = self
+            .parked
+            .values()
+            .filter(|task| after.is_none_or(|after| (task.wake_at, task.offset) > after))
+            .collect();
+        rows.sort_by_key(|task| (task.wake_at, task.offset));
+        let page = rows.iter().take_while(|task| task.wake_at <= until).take(limit);
+        let tasks: Vec<ParkedTask> = page.map(|task| (*task).clone()).collect();
+        let next_wake = rows.get(tasks.len()).map_or(Timestamp::MAX, |task| task.wake_at);
+        Input::Unpark { tasks, next_wake }
+    }
+
+    /// A shard of the next epoch.
+    pub(crate) fn activate(
+        &mut self,
+        now: Timestamp,
+        policy: Arc<PipelinePolicy>,
+        log_end: Offset,
+        unclean: bool,
+        grace: Duration,
+    ) -> Shard {
+        self.epoch += 1;
+        let config = ShardConfig {
+            tenure: Tenure {
+                shard: SHARD,
+                epoch: Epoch(self.epoch),
+            },
+            policy,
+            resume: self.resume,
+            state: self.state.clone(),
+            log_end,
+            unclean,
+            grace,
+        };
+        Shard::new(now, config).expect("what a shard has saved can be read")
+    }
+}
