@@ -378,7 +378,8 @@ impl Shard {
     pub fn room(&self) -> (usize, usize) {
         let window = &self.policy.window;
         let span = u64::from(window.max_span).saturating_sub(self.ring.span());
-        let tasks = u64::from(window.max_tasks.saturating_sub(self.slab.live())).min(span);
+        let taken = self.slab.live().saturating_add(self.parked.reserved());
+        let tasks = u64::from(window.max_tasks.saturating_sub(taken)).min(span);
         let bytes = window
             .max_bytes
             .saturating_sub(self.live_bytes + self.unsaved.bytes + self.saving_bytes());

@@ -32,6 +32,8 @@ pub(super) struct Parked {
 #[derive(Debug)]
 struct Loading {
     until: Timestamp,
+    /// How many there may be.
+    limit: usize,
     /// When the first of the rows that were saved is wanted.
     saved_wake: Timestamp,
     /// Tasks that have ended.
@@ -50,6 +52,13 @@ impl Parked {
 
     pub(super) fn is_recovered(&self) -> bool {
         self.recovered
+    }
+
+    /// Room that is kept for tasks which are being loaded.
+    pub(super) fn reserved(&self) -> u32 {
+        self.loading
+            .as_ref()
+            .map_or(0, |loading| u32::try_from(loading.limit).unwrap_or(u32::MAX))
     }
 
     /// A row that is wanted up to here and is saved from now on may never be loaded.
@@ -115,7 +124,7 @@ impl Shard {
         if self.has_left(task.offset) {
             return Answer::Late;
         }
-        if self.slab.live() >= self.policy.window.max_tasks {
+        if self.is_full() {
             return Answer::Full;
         }
         self.take_in(task, out);
@@ -129,6 +138,10 @@ impl Shard {
             || self.unsaved.unparked.contains(&offset)
             || saving.is_some_and(|unparked| unparked.contains(&offset))
             || self.parked.has_ended(offset)
+    }
+
+    fn is_full(&self) -> bool {
+        self.slab.live() + self.parked.reserved() >= self.policy.window.max_tasks
     }
 
     fn take_in(&mut self, task: ParkedTask, out: &mut Vec<Output>) {
@@ -164,7 +177,7 @@ impl Shard {
         {
             return Answer::Late;
         }
-        if self.slab.live() >= self.policy.window.max_tasks {
+        if self.is_full() {
             return Answer::Full;
         }
         // What it was given at first is over by now; its life begins anew.
@@ -361,15 +374,18 @@ impl Shard {
             return;
         }
         let (tasks, bytes) = self.room();
+        // The other half is left to the log.
+        let limit = PAGE.min(tasks.div_ceil(2)).min((bytes / TYPICAL_WEIGHT).max(1));
         self.parked.loading = Some(Loading {
             until: ahead,
+            limit,
             saved_wake: Timestamp::MAX,
             ended: Vec::new(),
         });
         out.push(Output::LoadParked {
             after: self.parked.cursor,
             until: ahead,
-            limit: PAGE.min(tasks).min((bytes / TYPICAL_WEIGHT).max(1)),
+            limit,
         });
     }
 }
