@@ -327,7 +327,7 @@ async fn what_was_truncated_gives_its_files_back() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all_gone)
+    tokio::time::timeout(Duration::from_mins(1), all_gone)
         .await
         .expect("only the segment that is written is left");
     let missing = embedded.log.read(shard(1, 0), Offset(5)).await.unwrap_err();
