@@ -26,6 +26,8 @@ pub struct HttpConfig {
     pub event_keep_alive: Duration,
     /// Most tasks or dead letters on a page. Default 1,000.
     pub max_page: usize,
+    /// A page is cut short when its params, outputs and errors have so many bytes. Default 8 MiB.
+    pub max_page_bytes: usize,
 
     /// Most connections at the same time; beyond it they wait in the listener's backlog. Default 10,000.
     pub max_connections: usize,
@@ -53,6 +55,7 @@ impl Default for HttpConfig {
             body_timeout: Duration::from_secs(30),
             event_keep_alive: Duration::from_secs(15),
             max_page: 1_000,
+            max_page_bytes: 8 << 20,
             max_connections: 10_000,
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(2),

@@ -121,6 +121,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn depth_costs_no_stack() {
+        let deep = Bytes::from(format!(
+            "{{\"a\":{}{}}}",
+            "[".repeat(200_000),
+            "]".repeat(200_000)
+        ));
+        let object = json_object(&deep).unwrap();
+        assert_eq!(shown(&object).len(), deep.len());
+    }
+
     proptest! {
         #[test]
         fn whatever_is_shown_is_json(bytes: Vec<u8>) {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 
 use super::pipelines::PipelineParams;
-use super::tasks::{PageParams, PageQuery};
+use super::tasks::{PageParams, PageQuery, within};
 use crate::Api;
 use crate::cursor::{self, List};
 use crate::extract::{self, InPipeline, Query};
@@ -30,6 +30,9 @@ pub(crate) async fn list(
         .map(|text| cursor::decode(List::DeadLetters, &path, &text))
         .transpose()?;
     let page = api.gateway.dead(&path, after, query.limit).await?;
+    let page = within(page, api.config.max_page_bytes, |(id, dead)| {
+        (*id, dead.spec.params.len() + dead.error.len())
+    });
     Ok(Json(Items {
         items: page.items.into_iter().map(DeadLetterBody::from).collect(),
         next: page

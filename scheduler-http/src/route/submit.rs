@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use scheduler_core::id::TaskId;
 use scheduler_core::name::PipelinePath;
-use scheduler_core::port::gateway::ApiError;
+use scheduler_core::port::gateway::{ApiError, TaskView};
 use scheduler_core::task::TaskSpec;
 use utoipa::IntoParams;
 
@@ -171,7 +171,7 @@ pub(crate) async fn submit(State(api): State<Arc<Api>>, submission: Submission) 
     // Writing to a string cannot fail.
     let _ = write!(location, "/tasks/{id}");
     let response = match ended {
-        Some(task) => task,
+        Some(task) => waited(task),
         None => accepted(id),
     };
     Ok(located(response, location))
@@ -202,22 +202,26 @@ fn accepted(id: TaskId) -> Response {
         .into_response()
 }
 
-/// The task once it has ended (200), or as it is when the time is over (202); `None` when the server is going down meanwhile.
+/// The task once it has ended, or as it is when the time is over; `None` when the server is going down meanwhile.
 pub(super) async fn wait_for(
     api: &Api,
     path: &PipelinePath,
     id: TaskId,
     patience: Duration,
     draining: Option<Draining>,
-) -> Result<Option<Response>, ApiError> {
-    let view = tokio::select! {
-        view = api.gateway.wait(path, id, patience) => view?,
-        () = Draining::begun(draining) => return Ok(None),
-    };
+) -> Result<Option<TaskView>, ApiError> {
+    tokio::select! {
+        view = api.gateway.wait(path, id, patience) => view.map(Some),
+        () = Draining::begun(draining) => Ok(None),
+    }
+}
+
+/// The answer to somebody who waited: 200 when the task has ended, 202 when it has not.
+pub(super) fn waited(view: TaskView) -> Response {
     let status = if view.state.is_final() {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
-    Ok(Some((status, Json(TaskBody::from(view))).into_response()))
+    (status, Json(TaskBody::from(view))).into_response()
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use scheduler_core::port::gateway::TaskFilter;
+use bytes::Bytes;
+use scheduler_core::id::TaskId;
+use scheduler_core::port::gateway::{Page, PageCursor, TaskFilter};
 use utoipa::IntoParams;
 
 use super::pipelines::PipelineParams;
-use super::submit::{WaitParams, wait_for};
+use super::submit::{WaitParams, wait_for, waited};
 use crate::Api;
 use crate::config::HttpConfig;
 use crate::cursor::{self, List};
@@ -133,6 +135,28 @@ impl FromPairs for TasksQuery {
     }
 }
 
+/// The beginning of a page, as much of it as fits into `limit` bytes, and at least one item.
+pub(super) fn within<T>(mut page: Page<T>, limit: usize, weigh: impl Fn(&T) -> (TaskId, usize)) -> Page<T> {
+    let mut room = limit;
+    let mut last = None;
+    for (at, item) in page.items.iter().enumerate() {
+        let (id, weight) = weigh(item);
+        if let Some(last) = last
+            && weight > room
+        {
+            page.items.truncate(at);
+            page.next = Some(last);
+            return page;
+        }
+        room = room.saturating_sub(weight);
+        last = Some(PageCursor {
+            partition: id.shard.partition,
+            offset: id.offset,
+        });
+    }
+    page
+}
+
 /// List tasks, partition by partition and the newest first.
 ///
 /// A page may have fewer items than asked for, or none, and still a `next`.
@@ -153,6 +177,10 @@ pub(crate) async fn list(
         .gateway
         .tasks(&path, &query.filter, after, query.page.limit)
         .await?;
+    let page = within(page, api.config.max_page_bytes, |task| {
+        let params = task.params.as_ref().map_or(0, Bytes::len);
+        (task.id, task.output.len() + task.progress.len() + params)
+    });
     Ok(Json(Items {
         items: page.items.into_iter().map(TaskBody::from).collect(),
         next: page.next.map(|next| cursor::encode(List::Tasks, &path, next)),
@@ -173,14 +201,16 @@ pub(crate) async fn get(
     Query(query): Query<WaitQuery>,
     draining: Option<Extension<Draining>>,
 ) -> Result<Response, Problem> {
-    if let Some(patience) = query.wait {
-        let draining = draining.map(|Extension(draining)| draining);
-        if let Some(response) = wait_for(&api, &path, id, patience, draining).await? {
-            return Ok(response);
-        }
-    }
-    let view = api.gateway.task(&path, id).await?;
-    Ok(Json(TaskBody::from(view)).into_response())
+    let Some(patience) = query.wait else {
+        let view = api.gateway.task(&path, id).await?;
+        return Ok(Json(TaskBody::from(view)).into_response());
+    };
+    let draining = draining.map(|Extension(draining)| draining);
+    let view = match wait_for(&api, &path, id, patience, draining).await? {
+        Some(view) => view,
+        None => api.gateway.task(&path, id).await?,
+    };
+    Ok(waited(view))
 }
 
 /// Cancel a task that has not ended. A running attempt is told to stop.
@@ -207,4 +237,28 @@ pub(crate) async fn retry(
     OfTask { path, id }: OfTask,
 ) -> Result<Json<TaskBody>, Problem> {
     Ok(Json(api.gateway.retry(&path, id).await?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scheduler_core::id::{Offset, Partition, PipelineId, ShardId};
+
+    fn cut(weights: &[usize], limit: usize) -> (usize, Option<u64>) {
+        let id = |at: usize| ShardId::new(PipelineId(1), Partition(0)).task(Offset(at as u64));
+        let page = Page {
+            items: weights.iter().copied().enumerate().collect(),
+            next: None,
+        };
+        let page = within(page, limit, |(at, weight)| (id(*at), *weight));
+        (page.items.len(), page.next.map(|next| next.offset.0))
+    }
+
+    #[test]
+    fn a_page_is_cut_where_it_gets_too_long() {
+        assert_eq!(cut(&[], 10), (0, None));
+        assert_eq!(cut(&[5, 5], 10), (2, None));
+        assert_eq!(cut(&[5, 5, 1], 10), (2, Some(1)));
+        assert_eq!(cut(&[50, 1], 10), (1, Some(0)));
+    }
 }
