@@ -1,4 +1,4 @@
-//! The contract of [`Catalog`](scheduler_core::port::catalog::Catalog).
+//! The contract of [`Catalog`].
 
 use std::sync::Arc;
 use std::time::Duration;
