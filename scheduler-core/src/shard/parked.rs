@@ -3,6 +3,8 @@
 //! A task is leased only while its row, if it has one, is due: so the next activation finds it among the first rows that it loads, and
 //! what workers say of it meets it there. A task that is wanted earlier than its row says is given out once the row is written anew.
 
+use std::collections::BTreeSet;
+
 use super::ring::Entry;
 use super::slab::{Flags, State};
 use super::{Answer, DeadTask, Offset, Output, ParkedTask, Shard, Slot, Timestamp};
@@ -36,8 +38,8 @@ struct Loading {
     limit: usize,
     /// When the first of the rows that were saved is wanted.
     saved_wake: Timestamp,
-    /// Tasks that have ended.
-    ended: Vec<Offset>,
+    /// Tasks that have ended, those included whose end the store did not have when the page was asked for.
+    ended: BTreeSet<Offset>,
 }
 
 impl Parked {
@@ -72,7 +74,7 @@ impl Parked {
     /// A task with a row has ended.
     pub(super) fn ended(&mut self, offset: u64) {
         if let Some(loading) = &mut self.loading {
-            loading.ended.push(Offset(offset));
+            loading.ended.insert(Offset(offset));
         }
     }
 
@@ -102,7 +104,7 @@ impl Shard {
             self.parked.cursor = Some((task.wake_at, task.offset));
         }
         for task in tasks {
-            if !self.has_left(task.offset) {
+            if self.slot_of(task.offset.0).is_none() && !self.parked.has_ended(task.offset) {
                 self.take_in(task, out);
             }
         }
@@ -121,7 +123,12 @@ impl Shard {
 
     /// Takes a parked task into memory; its row stays in the store until it ends.
     pub(super) fn fetch(&mut self, task: ParkedTask, out: &mut Vec<Output>) -> Answer {
-        if self.has_left(task.offset) {
+        let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);
+        if self.slot_of(task.offset.0).is_some()
+            || self.unsaved.unparked.contains(&task.offset)
+            || saving.is_some_and(|unparked| unparked.contains(&task.offset))
+            || self.parked.has_ended(task.offset)
+        {
             return Answer::Late;
         }
         if self.is_full() {
@@ -129,15 +136,6 @@ impl Shard {
         }
         self.take_in(task, out);
         Answer::Done
-    }
-
-    /// Whether the row of a task that was read tells nothing new: the task is in memory, or has ended since.
-    fn has_left(&self, offset: Offset) -> bool {
-        let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);
-        self.slot_of(offset.0).is_some()
-            || self.unsaved.unparked.contains(&offset)
-            || saving.is_some_and(|unparked| unparked.contains(&offset))
-            || self.parked.has_ended(offset)
     }
 
     fn is_full(&self) -> bool {
@@ -376,11 +374,17 @@ impl Shard {
         let (tasks, bytes) = self.room();
         // The other half is left to the log.
         let limit = PAGE.min(tasks.div_ceil(2)).min((bytes / TYPICAL_WEIGHT).max(1));
+        let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);
         self.parked.loading = Some(Loading {
             until: ahead,
             limit,
             saved_wake: Timestamp::MAX,
-            ended: Vec::new(),
+            ended: saving
+                .into_iter()
+                .flatten()
+                .chain(&self.unsaved.unparked)
+                .copied()
+                .collect(),
         });
         out.push(Output::LoadParked {
             after: self.parked.cursor,
