@@ -217,13 +217,15 @@ fn worker_and_executor_end_with_who_started_them() {
             .env("PIPELINE_AGENT__EXECUTORS__0__NAME", "sh")
             .env("PIPELINE_AGENT__EXECUTORS__0__TARGET", "127.0.0.1:1")
             .stdin(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     };
     for program in ["scheduler-worker", "command-executor"] {
         let mut child = start(program);
         assert!(child.try_wait().unwrap().is_none());
+        // Nobody reads its log any more, either.
+        drop(child.stderr.take());
         drop(child.stdin.take());
         child.wait().unwrap();
     }

@@ -350,7 +350,7 @@ async fn what_a_killed_scheduler_left_running_is_ended() {
     let state = directory.path().join("state");
     std::fs::create_dir(&state).unwrap();
     let replica = state.canonicalize().unwrap().join("p1-7");
-    std::fs::create_dir(&replica).unwrap();
+    std::fs::create_dir_all(replica.join("workspace/files")).unwrap();
     let sleep = |replica: &Path| {
         tokio::process::Command::new("sleep")
             .arg("1000")
@@ -365,6 +365,7 @@ async fn what_a_killed_scheduler_left_running_is_ended() {
     assert_eq!(left.wait().await.unwrap().signal(), Some(9));
     assert!(other.try_wait().unwrap().is_none());
     other.kill().await.unwrap();
+    assert_eq!(glob_workspaces(directory.path()), 0);
     drop(deployer);
 }
 

@@ -74,6 +74,8 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // Who reads the log may be gone, and a complaint about it would be a panic.
+        .log_internal_errors(false)
         .init();
 
     let listener = arguments.listen.bind().await?;

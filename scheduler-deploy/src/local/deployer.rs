@@ -90,6 +90,7 @@ impl LocalDeployer {
             tracing::warn!(processes = left, "ended what a killed scheduler had left running");
         }
         let next_replica = AtomicU64::new(next_number(&directory));
+        clear(directory.clone(), numbered(&directory)).await;
         Ok(Self {
             config: Arc::new(config),
             directory,
@@ -319,6 +320,14 @@ fn numbered(directory: &std::path::Path) -> Vec<(u64, PathBuf)> {
             Some((number, entry.path()))
         })
         .collect()
+}
+
+/// Removes the workspaces of replicas that have not ended in order, then old logs.
+async fn clear(directory: PathBuf, ended: Vec<(u64, PathBuf)>) {
+    for (_, path) in ended {
+        super::replica::remove_workspace(&path).await;
+    }
+    prune(directory).await;
 }
 
 /// Removes the oldest directories of replicas that have ended: those without a workspace.

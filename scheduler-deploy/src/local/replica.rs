@@ -78,12 +78,7 @@ impl Replica {
                 () = self.stop.cancelled() => {}
             }
         }
-        let workspace = workspace(&self.directory);
-        if let Err(error) = tokio::fs::remove_dir_all(&workspace).await
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %workspace.display(), "a workspace cannot be removed");
-        }
+        remove_workspace(&self.directory).await;
     }
 
     fn backoff(&self, failures: u32) -> Duration {
@@ -163,6 +158,16 @@ impl Replica {
         let start = |launch| Process::start(launch, &logs, self.config.log_bytes);
         let executors = executors.iter().map(start).collect::<io::Result<_>>()?;
         Ok((executors, start(&worker)?))
+    }
+}
+
+/// Removes the files of a replica's tasks, if there are any.
+pub(super) async fn remove_workspace(directory: &Path) {
+    let workspace = workspace(directory);
+    if let Err(error) = tokio::fs::remove_dir_all(&workspace).await
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %workspace.display(), "a workspace cannot be removed");
     }
 }
 
