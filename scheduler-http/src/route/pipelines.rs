@@ -17,6 +17,7 @@ use crate::extract::{self, InApplication, InPipeline};
 use crate::problem::Problem;
 use crate::wire::Items;
 use crate::wire::pipeline::{NewPipelineBody, PipelineBody, PipelineChangeBody, ScaleBody};
+use crate::wire::policy;
 
 /// A pipeline in the path.
 #[derive(IntoParams)]
@@ -59,7 +60,8 @@ pub(crate) async fn create(
     let view = api
         .gateway
         .create_pipeline(&target.caller, &target.application, new.into_new()?)
-        .await?;
+        .await
+        .map_err(policy::of_request)?;
     let location = url_of(&view.pipeline.path);
     let body = Json(PipelineBody::from(view));
     Ok(located((StatusCode::CREATED, body).into_response(), location))
@@ -94,7 +96,8 @@ pub(crate) async fn change(
         None
     };
     let change = said.into_change(current.as_ref())?;
-    Ok(Json(api.gateway.change_pipeline(&path, change).await?.into()))
+    let changed = api.gateway.change_pipeline(&path, change).await;
+    Ok(Json(changed.map_err(policy::of_request)?.into()))
 }
 
 /// Delete a pipeline with all its tasks and results, and end its workers.

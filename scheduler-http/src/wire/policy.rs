@@ -1,6 +1,7 @@
 //! The policy of a pipeline: what is said changes, what is not said stays.
 
 use scheduler_core::policy::{Aging, PipelinePolicy};
+use scheduler_core::port::gateway::ApiError;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -133,6 +134,22 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// The gateway's error about a policy, with the field as a request has it: `policy.retry.jitter`.
+pub(crate) fn of_request(error: ApiError) -> Problem {
+    let problem = Problem::from(error);
+    let is_of_policy = problem.field.as_deref().is_some_and(|field| {
+        let group = field.split('.').next().unwrap_or_default();
+        ["retry", "timeouts", "aging", "checkpoint", "window", "retention"].contains(&group)
+    });
+    match &problem.field {
+        Some(field) if is_of_policy => {
+            let field = format!("policy.{field}");
+            problem.at(field)
+        }
+        _ => problem,
+    }
 }
 
 fn set<T>(slot: &mut T, said: Option<T>) {

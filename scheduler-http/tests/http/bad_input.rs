@@ -229,6 +229,17 @@ async fn a_pipeline_to_create_is_checked() {
 }
 
 #[tokio::test]
+async fn what_the_gateway_says_of_a_policy_names_the_field_of_the_request() {
+    let world = World::new();
+    let pipelines = "/api/applications/strict/pipelines";
+    let answer = world.post(pipelines, r#"{"name":"ocr"}"#).await;
+    assert_eq!(problem(&answer, 400, pipelines)["field"], "policy.retry.jitter");
+    let path = format!("{pipelines}/ocr");
+    let answer = world.json(Method::PATCH, &path, br#"{"paused":true}"#, &[]).await;
+    assert_eq!(problem(&answer, 400, &path)["field"], "policy.retry.jitter");
+}
+
+#[tokio::test]
 async fn every_other_body_is_checked() {
     let world = World::new();
     let redrive = format!("{OCR}/dead-letters/redrive");

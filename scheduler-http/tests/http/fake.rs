@@ -46,7 +46,7 @@ pub(crate) enum Call {
     Purge(DeadSelection),
 }
 
-/// Applications whose names say what comes of a request: `missing`, `taken`, `forbidden`, `busy`, `away`, `broken`, `panics`,
+/// Applications whose names say what comes of a request: `missing`, `taken`, `forbidden`, `busy`, `away`, `strict`, `broken`, `panics`,
 /// and `stuck`, whose tasks never end. In all others everything exists and works.
 #[derive(Debug)]
 pub(crate) struct FakeGateway {
@@ -165,6 +165,7 @@ fn check(application: &Name) -> Result<(), ApiError> {
             retry_after,
             source: Some("cable cut".into()),
         }),
+        "strict" => Err(ApiError::invalid("retry.jitter", "must be more even")),
         "broken" => Err(ApiError::Internal("the password is hunter2".into())),
         "panics" => panic!("the password is hunter2"),
         _ => Ok(()),

@@ -194,21 +194,33 @@ pub(super) async fn answer(
 async fn submit(api: &Api, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Vec<Result<TaskId, Problem>> {
     let mut outcomes: Vec<Option<Result<TaskId, Problem>>> = (0..tasks.len()).map(|_| None).collect();
     let mut open: Vec<(usize, TaskSpec)> = tasks.into_iter().enumerate().collect();
-    while !open.is_empty() {
+    // Tasks before one that was at fault. They are in order but were not taken, since an `Invalid` error means that none was; they wait until
+    // all others are looked at, so that however many are at fault, each is looked at twice at most.
+    let mut cleared = Vec::new();
+    loop {
+        if open.is_empty() {
+            std::mem::swap(&mut open, &mut cleared);
+        }
+        if open.is_empty() {
+            break;
+        }
         let specs = open.iter().map(|(_, task)| task.clone()).collect();
         let problem = match api.gateway.submit(path, specs).await {
             Ok(ids) => {
                 for ((at, _), id) in open.drain(..).zip(ids) {
                     outcomes[at] = Some(Ok(id));
                 }
-                break;
+                continue;
             }
             Err(error) => Problem::from(error),
         };
         if let Some((at, field)) = at_fault(&problem, open.len()) {
-            // An `Invalid` error means that none was taken: the others are tried without it.
-            let (at, _) = open.remove(at);
-            outcomes[at] = Some(Err(problem.at(field)));
+            let rest = open.split_off(at + 1);
+            if let Some((at, _)) = open.pop() {
+                outcomes[at] = Some(Err(problem.at(field)));
+            }
+            cleared.append(&mut open);
+            open = rest;
             continue;
         }
         if let Some(wait) = problem.retry_after {
