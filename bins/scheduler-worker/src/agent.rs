@@ -103,8 +103,10 @@ impl Agent {
         {
             return Ok(definition.clone());
         }
-        let text = std::str::from_utf8(json)?;
-        let definition = PipelineDefinition::from_json(text)
+        // The document may say more about the pipeline than what workers have to know.
+        let document = serde_json::from_slice(json).map_err(|error| error.to_string());
+        let definition = document
+            .and_then(|document| PipelineDefinition::from_value(&document).map_err(|error| error.to_string()))
             .map_err(|error| TaskError::retryable(format!("the pipeline's definition: {error}")))?;
         let definition = Arc::new(definition);
         *known = Some((json.clone(), definition.clone()));

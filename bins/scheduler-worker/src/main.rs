@@ -17,6 +17,8 @@ async fn main() -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // Who reads the log may be gone, and a complaint about it would be a panic.
+        .log_internal_errors(false)
         .init();
 
     if arguments.exit_with_stdin {
@@ -83,7 +85,9 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn worker(arguments: &Arguments, agent: &Agent, stop: &CancellationToken) -> anyhow::Result<Option<Worker>> {
-    if arguments.server.is_empty() {
+    // Charts set variables that they have no value for to nothing.
+    let servers: Vec<_> = arguments.server.iter().filter(|url| !url.is_empty()).collect();
+    if servers.is_empty() {
         return Ok(None);
     }
     let mut builder = Worker::builder()
@@ -92,10 +96,10 @@ fn worker(arguments: &Arguments, agent: &Agent, stop: &CancellationToken) -> any
         .pipeline(arguments.pipeline.clone().unwrap_or_default())
         .concurrency(arguments.concurrency)
         .drain_timeout(Duration::from_secs(arguments.drain_seconds));
-    for server in &arguments.server {
+    for server in servers {
         builder = builder.server(server);
     }
-    if let Some(key) = &arguments.api_key {
+    if let Some(key) = arguments.api_key.as_ref().filter(|key| !key.is_empty()) {
         builder = builder.api_key(key);
     }
     let agent = agent.clone();

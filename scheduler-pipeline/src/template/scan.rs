@@ -67,7 +67,12 @@ impl<'a> Scanner<'a> {
                 '<' | '>' => self.redirection()?,
                 _ => {
                     let word = self.word()?;
-                    let number_of_redirection = word.is_number() && matches!(self.peek(), Some('<' | '>'));
+                    let redirects = matches!(self.peek(), Some('<' | '>'));
+                    if redirects && word.prefix().starts_with('{') {
+                        // bash takes `{name}>` for a redirection, other shells for a word.
+                        return self.refuse(at, TemplateProblem::Unsupported("`{name}<` or `{name}>`"));
+                    }
+                    let number_of_redirection = redirects && word.is_number();
                     if !number_of_redirection {
                         command
                             .push(word)
