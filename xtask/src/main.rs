@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         (Some("test"), _) => test::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
+        // `cargo demo -- --once` and `cargo demo --once` are the same.
+        (Some("demo"), [separator, rest @ ..]) if separator == "--" => demo::run(rest),
         (Some("demo"), _) => demo::run(&rest),
         (Some("help" | "--help" | "-h"), _) => {
             print!("{USAGE}");
