@@ -1,5 +1,9 @@
 //! The command executor: a small gRPC server that stands beside one command-line tool and runs shell commands there.
 //!
+//! Each command runs in a process group of its own, which is gone when its call is: at its end, its timeout, when the client
+//! leaves, and when the executor is asked to stop. Only an executor that is itself killed by SIGKILL leaves commands behind,
+//! unless its container ends with it.
+//!
 //! It speaks `exec.ExecService` of `exec.proto`. The binary is configured by environment, as its image's users know
 //! it; see [`Config`]. As a library it serves any [`TcpListener`](tokio::net::TcpListener):
 //!

@@ -268,11 +268,11 @@ async fn more_calls_than_configured_are_refused() {
     let executor = Process::start(&[("COMMAND_EXECUTOR_MAX_CALLS", "1")]).await;
     let mut client = executor.client().await;
     let mut events = client
-        .execute_stream(commands(&["echo on; sleep 1000"]))
+        .execute_stream(commands(&["sleep 1000 & echo $!; wait"]))
         .await
         .unwrap()
         .into_inner();
-    first_output(&mut events).await;
+    let child = first_output(&mut events).await;
     assert_eq!(
         client
             .execute_commands(commands(&["true"]))
@@ -281,6 +281,10 @@ async fn more_calls_than_configured_are_refused() {
             .code(),
         Code::ResourceExhausted
     );
+    // Its end makes room.
+    drop(events);
+    eventually("the end of the process", || !runs(&child)).await;
+    while client.execute_commands(commands(&["true"])).await.is_err() {}
 }
 
 #[tokio::test]
