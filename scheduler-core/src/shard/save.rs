@@ -219,10 +219,10 @@ impl Shard {
     fn save(&mut self, out: &mut Vec<Output>) {
         let id = self.last_checkpoint.next();
         self.last_checkpoint = id;
-        self.unsaved.due = None;
         let mut checkpoint = Checkpoint::empty(self.tenure, id, self.now, Offset::ZERO);
         let parked = self.park(&mut checkpoint.parked);
         self.carry();
+        self.unsaved.due = None;
         let mut rows = std::mem::take(&mut self.unsaved.rows);
         rows.sort_unstable();
         rows.dedup();

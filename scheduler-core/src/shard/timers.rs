@@ -7,6 +7,7 @@ use crate::outcome::Ending;
 impl Shard {
     /// Does everything that is due.
     pub(super) fn fire_timers(&mut self, out: &mut Vec<Output>) {
+        self.end_grace(out);
         while let Some(id) = self.wheel.pop(self.now) {
             match self.slot(id).state {
                 State::Leased => self.fire_running(id, out),
@@ -14,7 +15,6 @@ impl Shard {
                 State::Unsure | State::Parked | State::Free => unreachable!("none of them has a timer"),
             }
         }
-        self.end_grace(out);
     }
 
     fn fire_running(&mut self, id: u32, out: &mut Vec<Output>) {
