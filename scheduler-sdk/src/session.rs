@@ -238,7 +238,11 @@ impl Session {
                     next_alive: now + heartbeat * 2 / 3,
                 };
             }
-            if let Some(why) = self.leaving.filter(|_| self.held.is_empty()) {
+            // A node that goes down settles what it was told before it ends, and no other can for as long as it lives.
+            if let Some(why) = self
+                .leaving
+                .filter(|_| self.held.is_empty() && self.unsettled.is_empty())
+            {
                 self.close();
                 out.push(Output::Reconnect(why));
             }
@@ -357,6 +361,8 @@ impl Session {
                 }
             }
             (Response::Definition(definition), _) => out.push(Output::Define(definition)),
+            // Its partitions leave a node that goes down one by one; the stream is left once, after all of them.
+            (Response::Moved(_), _) if self.leaving.is_some() => {}
             // What is unsettled is presented to the new owner by the next hello.
             (Response::Moved(_), _) => {
                 self.close();

@@ -363,14 +363,29 @@ fn a_drained_worker_takes_leave_so_that_leases_on_their_way_are_not_waited_for()
 }
 
 #[test]
-fn a_node_that_goes_down_is_left_when_its_tasks_have_ended() {
+fn a_node_that_goes_down_is_left_when_tasks_have_ended_and_reports_are_settled() {
+    let mut world = World::open(2);
+    let tasks = [key(0, 1, 1), key(1, 1, 1)];
+    world.hear(leases(&tasks));
+    assert_eq!(world.hear(Response::GoAway(Unit {})), []);
+    for task in tasks {
+        assert_eq!(sent_reports(&world.end(task, done())).len(), 1);
+    }
+    assert_eq!(world.hear(settled(0, 1, 1)), []);
+    assert_eq!(world.hear(Response::Moved(0)), [], "the other is not settled yet");
+    let out = world.hear(settled(1, 1, 1));
+    assert!(matches!(out[..], [Output::Reconnect(_)]), "{out:?}");
+    assert_eq!(world.greet().reported.len(), 0);
+}
+
+#[test]
+fn what_a_node_that_went_down_has_not_settled_is_presented_to_the_next() {
     let mut world = World::open(1);
     let task = key(0, 1, 1);
     world.hear(leases(&[task]));
-    assert_eq!(world.hear(Response::GoAway(Unit {})), []);
-    let out = world.end(task, done());
-    assert_eq!(sent_reports(&out).len(), 1);
-    assert!(matches!(out.last(), Some(Output::Reconnect(_))));
+    world.hear(Response::GoAway(Unit {}));
+    world.end(task, done());
+    world.input([Input::Disconnected]);
     assert_eq!(world.greet().reported.len(), 1);
 }
 
