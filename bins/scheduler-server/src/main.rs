@@ -22,6 +22,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Arguments, DeployerKind, LogFormat};
 
+/// It gives memory back after a burst, which the system's allocator keeps: a moved backlog would stay in the RSS for ever.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is logged if `RUST_LOG` does not say: the storage engine tells a lot about its own affairs.
 const LOGGED: &str = "info,fjall=warn,lsm_tree=warn";
 
