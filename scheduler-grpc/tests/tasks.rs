@@ -293,6 +293,25 @@ async fn a_wait_is_a_little_shorter_than_the_callers_deadline() {
 }
 
 #[tokio::test]
+async fn a_message_beyond_the_limit_is_refused_unread() {
+    let config = GrpcConfig {
+        max_message_bytes: 1000,
+        ..GrpcConfig::default()
+    };
+    let server = Server::with(config, |_| {}).await;
+    let client = client(&server).await;
+    let error = client
+        .submit(&ocr(), NewTask::json(vec![b'x'; 1001]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::OutOfRange, "{error}");
+    client
+        .submit(&ocr(), NewTask::json(vec![b'x'; 500]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_deadline() {
     let server = Server::start().await;
     let mut tasks = TaskServiceClient::new(server.channel().await);

@@ -15,6 +15,9 @@
 //! | `EXIT_WITH_STDIN` | both | `1`: end when standard input ends, which it does when this process dies, however it dies |
 //! | `SCHEDULER_REPLICA` | both, and what they start | the replica's directory: by it what is left over is found and ended |
 //!
+//! Workers run as the user of this process, with nothing between them but their directories: what a chart says is done. That is for one
+//! machine whose clients trust each other; [`LocalConfig::chart_roots`] says whose charts are taken.
+//!
 //! Of this process's own environment they get [`LocalConfig::inherited_environment`] alone. Nothing here polls: a replica waits for its
 //! processes, for its timer, or to be told to end.
 

@@ -25,10 +25,11 @@ pub(crate) fn worker_id(bytes: &Bytes, field: &str) -> Result<WorkerId, Status> 
     Ok(WorkerId(u128::from_be_bytes(id)))
 }
 
-pub(crate) fn held_lease(lease: wire::LeaseRef, field: &str) -> Result<HeldLease, Status> {
+/// The lease in the field that `at` names; names are made only when they are needed, since this runs for every task.
+fn held_lease(lease: wire::LeaseRef, at: impl FnOnce() -> String) -> Result<HeldLease, Status> {
     if lease.attempt == 0 {
         return Err(invalid(
-            &format!("{field}.attempt"),
+            &format!("{}.attempt", at()),
             "counts from 1; send the ref as the lease had it",
         ));
     }
@@ -46,22 +47,15 @@ pub(crate) fn held_leases(leases: Vec<wire::LeaseRef>, field: &str) -> Result<Ve
     leases
         .into_iter()
         .enumerate()
-        .map(|(index, lease)| held_lease(lease, &format!("{field}[{index}]")))
+        .map(|(index, lease)| held_lease(lease, || format!("{field}[{index}]")))
         .collect()
 }
 
 fn report(report: wire::Report, index: usize, field: &str) -> Result<Report, Status> {
-    // The names of fields are made only when they are needed: this runs for every task.
     let at = |part: &str| format!("{field}[{index}].{part}");
     let lease = report
         .r#ref
         .ok_or_else(|| invalid(&at("ref"), "is missing; send the ref as the lease had it"))?;
-    if lease.attempt == 0 {
-        return held_lease(lease, &at("ref")).map(|lease| Report {
-            lease,
-            outcome: AttemptOutcome::Returned,
-        });
-    }
     let outcome = match report.outcome {
         Some(Outcome::Succeeded(output)) => AttemptOutcome::Succeeded { output },
         Some(Outcome::Failed(error)) => AttemptOutcome::Failed { error },
@@ -76,7 +70,7 @@ fn report(report: wire::Report, index: usize, field: &str) -> Result<Report, Sta
         }
     };
     Ok(Report {
-        lease: held_lease(lease, "")?,
+        lease: held_lease(lease, || at("ref"))?,
         outcome,
     })
 }
@@ -127,7 +121,7 @@ pub(crate) fn add_command(
                 .r#ref
                 .ok_or_else(|| invalid("progress.ref", "is missing; send the ref as the lease had it"))?;
             commands.push(WorkerCommand::Progress {
-                lease: held_lease(lease, "progress.ref")?,
+                lease: held_lease(lease, || "progress.ref".to_owned())?,
                 progress: progress.progress,
             });
         }
@@ -249,6 +243,8 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use prost::Message as _;
     use scheduler_core::task::TaskSpec;
     use scheduler_core::time::Timestamp;
 
@@ -272,6 +268,29 @@ mod tests {
                 _ => 0,
             })
             .collect()
+    }
+
+    proptest! {
+        /// Bytes that look like messages: tags of the fields that there are, and anything after them.
+        #[test]
+        fn whatever_a_worker_sends_is_commands_or_an_error(
+            parts in proptest::collection::vec((1..8u8, 0..6u8, proptest::collection::vec(any::<u8>(), 0..20)), 1..6),
+        ) {
+            let bytes: Vec<u8> = parts
+                .into_iter()
+                .flat_map(|(field, wire_type, rest)| [vec![field << 3 | wire_type], rest].concat())
+                .collect();
+            if let Ok(message) = wire::SessionRequest::decode(&bytes[..])
+                && let Err(status) = add_command(message, &mut Vec::new())
+            {
+                prop_assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            }
+            if let Ok(said) = wire::Hello::decode(&bytes[..]) {
+                prop_assert_eq!(hello(said.clone()).is_ok(), said.worker_id.len() == 16
+                    && said.held.iter().all(|lease| lease.attempt > 0)
+                    && said.reported.iter().all(|r| r.outcome.is_some() && r.r#ref.is_some_and(|lease| lease.attempt > 0)));
+            }
+        }
     }
 
     #[test]
