@@ -79,13 +79,7 @@ impl Process {
 
     /// Why it ended, with its last words.
     pub(super) async fn reason(&mut self, status: io::Result<ExitStatus>) -> String {
-        let read = async {
-            for log in &mut self.logs {
-                // It was cancelled or failed: then there is nothing more to come.
-                let _ = log.await;
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, read).await;
+        self.read_last_words().await;
         let how = match status {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -106,6 +100,18 @@ impl Process {
                 tracing::warn!(%error, process = self.name, "cannot be waited for");
             }
         }
+        self.read_last_words().await;
+    }
+
+    async fn read_last_words(&mut self) {
+        let read = async {
+            while let Some(log) = self.logs.last_mut() {
+                // It was cancelled or failed: then there is nothing more to come.
+                let _ = log.await;
+                self.logs.pop();
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, read).await;
     }
 
     fn signal(&self, signal: Signal) {
