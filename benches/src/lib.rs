@@ -87,28 +87,20 @@ impl Harness {
     }
 
     fn tell(&mut self, input: Input) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.shard.handle(self.now, input, &mut outputs);
-        for output in outputs.drain(..) {
+        self.shard.handle(self.now, input, &mut self.outputs);
+        let mut saved = None;
+        for output in self.outputs.drain(..) {
             match output {
                 Output::Lease { lease, .. } => self.leases.push((lease.offset, lease.token)),
-                Output::Save(checkpoint) => {
-                    let id = checkpoint.id;
-                    drop(checkpoint);
-                    self.checkpoints += 1;
-                    self.outputs = Vec::new();
-                    self.saved(id);
-                }
+                Output::Save(checkpoint) => saved = Some(checkpoint.id),
                 _ => {}
             }
         }
-        self.outputs = outputs;
-    }
-
-    /// Apart from [`tell`](Self::tell), so that what a saved checkpoint says is not lost while the first outputs are drained.
-    fn saved(&mut self, id: scheduler_core::id::CheckpointId) {
-        let mut outputs = Vec::with_capacity(WORKERS as usize + 4);
-        self.shard.handle(self.now, Input::Saved(id), &mut outputs);
+        if let Some(id) = saved {
+            self.checkpoints += 1;
+            self.shard.handle(self.now, Input::Saved(id), &mut self.outputs);
+            self.outputs.clear();
+        }
     }
 
     /// `tasks` records arrive.
@@ -125,6 +117,10 @@ impl Harness {
     }
 
     /// The next worker is leased `tasks` tasks.
+    ///
+    /// # Panics
+    ///
+    /// If fewer are ready.
     pub fn lease(&mut self, tasks: u32) {
         self.worker = (self.worker + 1) % WORKERS;
         self.tell(Input::Ask {

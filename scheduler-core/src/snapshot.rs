@@ -212,7 +212,7 @@ mod tests {
                     .map(|(ahead, attempts, forgiven, cancel, mut phase)| {
                         offset += ahead;
                         if let Phase::Leased { worker, .. } = &mut phase {
-                            *worker %= workers.len() as u32;
+                            *worker %= u32::try_from(workers.len()).expect("few");
                         }
                         TaskState {
                             offset,

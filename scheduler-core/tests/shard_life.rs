@@ -40,7 +40,7 @@ fn a_failed_attempt_is_followed_by_another_after_its_backoff() {
         let lease = world.lease(ANNA);
         world.report(ANNA, &lease, failure());
         assert_eq!(world.state(task), TaskState::Delayed);
-        world.advance(secs(backoff) - Duration::from_millis(1));
+        world.advance(Duration::from_millis(backoff * 1_000 - 1));
         assert!(world.is_idle(ANNA));
         world.advance(Duration::from_millis(1));
     }
@@ -161,7 +161,7 @@ fn a_lease_without_a_sign_of_life_is_lost() {
     let mut world = World::new(policy());
     let task = world.arrive(task());
     world.lease(ANNA);
-    world.advance(secs(30) - Duration::from_millis(1));
+    world.advance(Duration::from_millis(29_999));
     assert_eq!(world.state(task), TaskState::Running);
     world.advance(Duration::from_millis(1));
     assert_eq!(world.state(task), TaskState::Delayed);

@@ -12,7 +12,7 @@ use scheduler_core::shard::{Answer, Found, Input};
 use scheduler_core::task::{RecordBody, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn window(window: Window) -> PipelinePolicy {
     PipelinePolicy { window, ..policy() }
@@ -140,7 +140,7 @@ fn a_parked_task_expires_at_its_deadline() {
     }));
     world.save();
     assert_eq!(world.shard.find(task), Found::Elsewhere);
-    world.advance(HOUR / 2 - secs(1));
+    world.advance(secs(1_799));
     world.advance(secs(1));
     assert_eq!(world.state(task), TaskState::Expired);
 }
@@ -153,8 +153,8 @@ fn a_row_that_is_saved_while_a_page_is_read_is_not_overlooked() {
     world.save();
     world.now = world.now + HOUR - secs(60);
     world.tell(Input::Tick);
-    let (after, until, limit) = world.load.take().expect("the first is due");
-    let page = world.store.page(after, until, limit);
+    let load = world.load.take().expect("the first is due");
+    let page = world.store.page(load);
     let second = world.arrive(later(&world, HOUR));
     world.save();
     world.tell(page);
@@ -192,8 +192,8 @@ fn a_page_that_is_older_than_a_cancellation_brings_nothing_back() {
     let row = world.store.parked[&task].clone();
     world.tell(Input::Fetch(row));
     world.tell(Input::Cancel(task));
-    let (after, until, limit) = world.load.take().expect("it is due");
-    let page = world.store.page(after, until, limit);
+    let load = world.load.take().expect("it is due");
+    let page = world.store.page(load);
     world.save();
     world.tell(page);
     assert_eq!(world.shard.find(task), Found::Elsewhere);

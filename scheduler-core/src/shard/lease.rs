@@ -130,13 +130,14 @@ impl Shard {
         match outcome {
             AttemptOutcome::Succeeded { output } => self.end(id, Ending::Succeeded, output, out),
             AttemptOutcome::Failed { error } => self.fail(id, error, out),
-            AttemptOutcome::Rejected { .. } if self.is_to_end(id) => self.end_as_told(id, out),
+            AttemptOutcome::Rejected { .. } | AttemptOutcome::Stopped if self.is_to_end(id) => {
+                self.end_as_told(id, out);
+            }
             AttemptOutcome::Rejected { error } => {
                 self.leave_list(id);
                 self.die(id, DeadReason::Rejected, error, out);
             }
             AttemptOutcome::Returned => self.requeue(id, out),
-            AttemptOutcome::Stopped if self.is_to_end(id) => self.end_as_told(id, out),
             AttemptOutcome::Stopped => self.fail(id, "the worker stopped before the end".into(), out),
         }
         Answer::Done
@@ -183,7 +184,7 @@ impl Shard {
             token.attempt > known.attempt
         };
         // No owner makes so many attempts between two checkpoints: such a token is made up.
-        let is_plausible = token.attempt.0.saturating_sub(known.attempt.0) <= u32::from(u16::MAX);
+        let is_plausible = u16::try_from(token.attempt.0.saturating_sub(known.attempt.0)).is_ok();
         token.epoch < self.tenure.epoch && is_later && is_plausible
     }
 

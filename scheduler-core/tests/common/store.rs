@@ -14,6 +14,9 @@ use scheduler_core::time::Timestamp;
 
 pub(crate) const SHARD: ShardId = ShardId::new(PipelineId(1), Partition(0));
 
+/// What [`scheduler_core::shard::Output::LoadParked`] asks for: after, until, limit.
+pub(crate) type Load = (Option<(Timestamp, Offset)>, Timestamp, usize);
+
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pub(crate) epoch: u32,
@@ -69,7 +72,7 @@ impl Store {
     }
 
     /// What the driver reads for [`scheduler_core::shard::Output::LoadParked`].
-    pub(crate) fn page(&self, after: Option<(Timestamp, Offset)>, until: Timestamp, limit: usize) -> Input {
+    pub(crate) fn page(&self, (after, until, limit): Load) -> Input {
         let mut rows: Vec<&ParkedTask> = self
             .parked
             .values()

@@ -13,7 +13,7 @@ use scheduler_core::shard::{Answer, Found, Input, Output, Shard};
 use scheduler_core::task::{Priority, Record, RecordBody, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 
-use super::store::Store;
+use super::store::{Load, Store};
 
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 pub(crate) const ANNA: WorkerId = WorkerId(1);
@@ -74,7 +74,7 @@ pub(crate) struct World {
     pub(crate) saving: Option<Arc<Checkpoint>>,
     /// Whether [`Output::LoadParked`] is answered at once.
     pub(crate) loads: bool,
-    pub(crate) load: Option<(Option<(Timestamp, Offset)>, Timestamp, usize)>,
+    pub(crate) load: Option<Load>,
     pub(crate) stops: Vec<(WorkerId, HeldLease)>,
     pub(crate) settled: Vec<(WorkerId, u64)>,
     pub(crate) changed: Vec<Offset>,
@@ -129,8 +129,8 @@ impl World {
 
     /// Answers [`Output::LoadParked`], if the shard waits for that.
     pub(crate) fn answer_load(&mut self) {
-        if let Some((after, until, limit)) = self.load.take() {
-            let page = self.store.page(after, until, limit);
+        if let Some(load) = self.load.take() {
+            let page = self.store.page(load);
             self.tell(page);
         }
     }
