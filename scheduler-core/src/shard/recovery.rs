@@ -28,7 +28,7 @@ pub(super) struct Recovery {
 }
 
 /// What a worker says about a task that is not there yet.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Early {
     Held {
         worker: WorkerId,
@@ -41,7 +41,16 @@ pub(super) enum Early {
     },
 }
 
+/// So much of what workers say early is kept however narrow the window is.
+const LEAST_EARLY: usize = 4_096;
+
 impl Early {
+    fn token(&self) -> LeaseToken {
+        match self {
+            Self::Held { token, .. } | Self::Report { token, .. } => *token,
+        }
+    }
+
     fn worker(&self) -> WorkerId {
         match self {
             Self::Held { worker, .. } | Self::Report { worker, .. } => *worker,
@@ -119,9 +128,14 @@ impl Shard {
         } else {
             offset < self.recovery.log_end
         };
-        // An earlier owner had no more than this between its checkpoint and its end.
-        if !is_to_come || self.recovery.early_len >= self.policy.window.max_span as usize {
+        let most = (self.policy.window.max_span as usize).max(LEAST_EARLY);
+        let is_ours = early.token().epoch >= self.tenure.epoch;
+        if !is_to_come || is_ours || self.recovery.early_len >= most {
             return false;
+        }
+        let known = self.recovery.early.get(&offset);
+        if known.is_some_and(|known| known.contains(&early)) {
+            return true;
         }
         if let Early::Report { worker, .. } = &early {
             self.workers.add_early(*worker);

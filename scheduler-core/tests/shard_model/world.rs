@@ -496,6 +496,7 @@ impl World {
             self.unsure.push((self.now + GRACE, self.log_end));
         }
         self.activated_at = self.now;
+        self.truncated = self.store.resume;
         self.saving = None;
         self.load = None;
         self.page = None;
