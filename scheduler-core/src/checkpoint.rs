@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::id::{CheckpointId, Offset, Tenure};
+use crate::key::SeenKey;
 use crate::outcome::{DeadTask, FinishedTask, ParkedTask};
 use crate::time::Timestamp;
 
@@ -29,6 +30,8 @@ pub struct Checkpoint {
     pub expire_dead: Timestamp,
     /// Dead letters that live again; each is also in `parked`.
     pub revived: Vec<Offset>,
+    /// Idempotency keys that were first seen since the last checkpoint; a row of an older key of the same hash is replaced.
+    pub keys: Vec<SeenKey>,
     /// Tasks to keep as parked, replacing what was kept of the same offset.
     pub parked: Vec<ParkedTask>,
     /// Tasks that are no longer parked; none of them is in `parked`.
@@ -49,6 +52,7 @@ impl Checkpoint {
             dead: Vec::new(),
             expire_dead: Timestamp::MAX,
             revived: Vec::new(),
+            keys: Vec::new(),
             parked: Vec::new(),
             unparked: Vec::new(),
         }

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod checkpoint;
 pub mod codec;
 pub mod id;
+pub mod key;
 pub mod name;
 pub mod outcome;
 pub mod pipeline;

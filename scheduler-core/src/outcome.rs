@@ -38,6 +38,8 @@ pub enum Ending {
     Succeeded,
     /// Somebody cancelled it.
     Cancelled,
+    /// It has the idempotency key of an earlier task, whose id is the output.
+    Duplicate,
     /// A deadline or the `start` or `total` timeout was over.
     Expired,
 }
@@ -46,7 +48,8 @@ impl From<Ending> for TaskState {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Succeeded => Self::Succeeded,
-            Ending::Cancelled => Self::Cancelled,
+            // Nobody wanted it twice.
+            Ending::Cancelled | Ending::Duplicate => Self::Cancelled,
             Ending::Expired => Self::Expired,
         }
     }

@@ -45,10 +45,8 @@ pub struct TaskOptions {
     pub not_before: Option<Timestamp>,
     /// The task expires when it has not ended by this moment.
     pub deadline: Option<Timestamp>,
-    /// Tasks with the same key within the pipeline's deduplication period are one task.
+    /// Tasks with the same key within a day are one task; see [`crate::key`].
     pub idempotency_key: Option<Bytes>,
-    /// Whose share of the workers the task uses; tasks of one key lie in one partition.
-    pub fairness_key: Option<Bytes>,
     /// The W3C trace context of the submitter, handed on to the worker.
     pub traceparent: Option<Bytes>,
 }
@@ -79,10 +77,7 @@ impl TaskSpec {
         let key = |key: &Option<Bytes>| key.as_ref().map_or(0, Bytes::len);
         self.params.len()
             + self.options.as_ref().map_or(0, |o| {
-                size_of::<TaskOptions>()
-                    + key(&o.idempotency_key)
-                    + key(&o.fairness_key)
-                    + key(&o.traceparent)
+                size_of::<TaskOptions>() + key(&o.idempotency_key) + key(&o.traceparent)
             })
     }
 }

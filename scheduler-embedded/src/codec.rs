@@ -158,8 +158,7 @@ const PRIORITY: u8 = 0x0f;
 const NOT_BEFORE: u8 = 1;
 const DEADLINE: u8 = 2;
 const IDEMPOTENCY_KEY: u8 = 4;
-const FAIRNESS_KEY: u8 = 8;
-const TRACEPARENT: u8 = 16;
+const TRACEPARENT: u8 = 8;
 
 pub(crate) fn encode_spec(out: &mut Vec<u8>, spec: &TaskSpec) {
     let Some(options) = &spec.options else {
@@ -173,19 +172,14 @@ pub(crate) fn encode_spec(out: &mut Vec<u8>, spec: &TaskSpec) {
         flag(options.not_before.is_some(), NOT_BEFORE)
             | flag(options.deadline.is_some(), DEADLINE)
             | flag(options.idempotency_key.is_some(), IDEMPOTENCY_KEY)
-            | flag(options.fairness_key.is_some(), FAIRNESS_KEY)
             | flag(options.traceparent.is_some(), TRACEPARENT),
     );
     for moment in [options.not_before, options.deadline].into_iter().flatten() {
         out.timestamp(moment);
     }
-    for bytes in [
-        &options.idempotency_key,
-        &options.fairness_key,
-        &options.traceparent,
-    ]
-    .into_iter()
-    .flatten()
+    for bytes in [&options.idempotency_key, &options.traceparent]
+        .into_iter()
+        .flatten()
     {
         out.bytes(bytes);
     }
@@ -203,7 +197,7 @@ pub(crate) fn decode_spec(from: &mut Decoder, whole: usize) -> Result<TaskSpec, 
         None
     } else {
         let flags = from.u8()?;
-        if flags & !(NOT_BEFORE | DEADLINE | IDEMPOTENCY_KEY | FAIRNESS_KEY | TRACEPARENT) != 0 {
+        if flags & !(NOT_BEFORE | DEADLINE | IDEMPOTENCY_KEY | TRACEPARENT) != 0 {
             return Err(Corrupt("a task's options"));
         }
         let mut options = TaskOptions::default();
@@ -215,9 +209,6 @@ pub(crate) fn decode_spec(from: &mut Decoder, whole: usize) -> Result<TaskSpec, 
         }
         if flags & IDEMPOTENCY_KEY != 0 {
             options.idempotency_key = Some(from.own_bytes(whole)?);
-        }
-        if flags & FAIRNESS_KEY != 0 {
-            options.fairness_key = Some(from.own_bytes(whole)?);
         }
         if flags & TRACEPARENT != 0 {
             options.traceparent = Some(from.own_bytes(whole)?);
@@ -237,6 +228,7 @@ pub(crate) fn encode_finished(out: &mut Vec<u8>, task: &FinishedTask) {
         Ending::Succeeded => 0,
         Ending::Cancelled => 1,
         Ending::Expired => 2,
+        Ending::Duplicate => 3,
     });
     out.number(task.attempts.0.into());
     out.timestamp(task.submitted_at);
@@ -252,6 +244,7 @@ pub(crate) fn decode_finished(from: &mut Decoder) -> Result<FinishedTask, Corrup
             0 => Ending::Succeeded,
             1 => Ending::Cancelled,
             2 => Ending::Expired,
+            3 => Ending::Duplicate,
             _ => return Err(Corrupt("how a task ended")),
         },
         attempts: Attempt(from.u32()?),

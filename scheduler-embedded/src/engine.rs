@@ -29,6 +29,7 @@ pub(crate) enum Table {
     Pipeline = 11,
     Sequence = 12,
     PipelinePath = 13,
+    IdempotencyKey = 14,
 }
 
 /// The keyspaces.

@@ -31,14 +31,12 @@ pub fn task_options() -> impl Strategy<Value = TaskOptions> {
         option::of(timestamp()),
         option::of(bytes(8)),
         option::of(bytes(8)),
-        option::of(bytes(8)),
     )
         .prop_map(
-            |(not_before, deadline, idempotency_key, fairness_key, traceparent)| TaskOptions {
+            |(not_before, deadline, idempotency_key, traceparent)| TaskOptions {
                 not_before,
                 deadline,
                 idempotency_key,
-                fairness_key,
                 traceparent,
             },
         )
@@ -63,7 +61,8 @@ pub fn finished_task() -> impl Strategy<Value = FinishedTask> {
     let ending = prop_oneof![
         Just(Ending::Succeeded),
         Just(Ending::Cancelled),
-        Just(Ending::Expired)
+        Just(Ending::Expired),
+        Just(Ending::Duplicate)
     ];
     (
         any::<u64>(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::BoxError;
 use crate::checkpoint::Checkpoint;
 use crate::id::{Epoch, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
+use crate::key::SeenKey;
 use crate::outcome::{DeadTask, FinishedTask, ParkedTask};
 use crate::time::Timestamp;
 
@@ -65,6 +66,9 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
         after: Option<(Timestamp, Offset)>,
         limit: usize,
     ) -> Result<Vec<ParkedTask>, StoreError>;
+
+    /// Idempotency keys of a shard that were saved and have not been forgotten by [`Archive::expire`], in any order, at most `limit`.
+    async fn keys(&self, shard: ShardId, limit: usize) -> Result<Vec<SeenKey>, StoreError>;
 
     /// The parked task at `offset`.
     async fn parked_task(&self, id: TaskId) -> Result<Option<ParkedTask>, StoreError>;
@@ -124,7 +128,7 @@ pub trait Archive: fmt::Debug + Send + Sync + 'static {
     /// Deletes dead letters for good and answers how many there were of them.
     async fn purge(&self, ids: &[TaskId]) -> Result<u64, StoreError>;
 
-    /// Forgets what has expired by `now`, a bounded part of it; answers whether there may be more.
+    /// Forgets results, dead letters and idempotency keys that have expired by `now`, a bounded part of it; answers whether there may be more.
     async fn expire(&self, now: Timestamp) -> Result<bool, StoreError>;
 }
 

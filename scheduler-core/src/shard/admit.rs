@@ -2,9 +2,10 @@
 
 use super::ring::Entry;
 use super::slab::{Flags, NIL, Payload, Slot, State};
-use super::{Answer, DeadTask, LeaseToken, Output, Record, Shard, Timestamp};
+use super::{Answer, DeadTask, LeaseToken, Offset, Output, Record, Shard, Timestamp};
 use crate::id::{Attempt, Epoch};
-use crate::outcome::DeadReason;
+use crate::key::{KEY_PERIOD, KeyHash, SeenKey};
+use crate::outcome::{DeadReason, Ending, FinishedTask};
 use crate::snapshot::{Phase, TaskState};
 use crate::task::{RecordBody, TaskOptions, TaskSpec};
 
@@ -43,11 +44,56 @@ impl Shard {
                 return Answer::Done;
             }
         };
+        if self.is_duplicate(offset, record.appended_at, &spec) {
+            self.ring.push(Entry::Done);
+            self.forget_early(offset);
+            return Answer::Done;
+        }
         let id = self.enter(offset, record.appended_at, spec);
         self.ring.push(Entry::Live(id));
         let known = self.recovery.task(offset);
         self.place(id, known, out);
         Answer::Done
+    }
+
+    /// Whether another task runs for the idempotency key of a task that arrives; if so, this one ends. A new key is remembered.
+    fn is_duplicate(&mut self, offset: u64, submitted_at: Timestamp, spec: &TaskSpec) -> bool {
+        let Some(key) = spec
+            .options
+            .as_ref()
+            .and_then(|options| options.idempotency_key.as_ref())
+        else {
+            return false;
+        };
+        let hash = KeyHash::of(key);
+        match self.keys.find(hash, self.now) {
+            // A replay brings the first one back.
+            Some(first) if first.0 == offset => false,
+            Some(first) => {
+                self.unsaved.finish(FinishedTask {
+                    offset: Offset(offset),
+                    ending: Ending::Duplicate,
+                    attempts: Attempt::default(),
+                    submitted_at,
+                    started_at: Timestamp::ZERO,
+                    finished_at: self.now,
+                    output: self.tenure.shard.task(first).to_string().into(),
+                });
+                self.mark_dirty();
+                true
+            }
+            None => {
+                let seen = SeenKey {
+                    hash,
+                    offset: Offset(offset),
+                    expires_at: submitted_at + KEY_PERIOD,
+                };
+                self.keys.insert(seen, self.now);
+                self.unsaved.keys.push(seen);
+                self.mark_dirty();
+                false
+            }
+        }
     }
 
     /// A slot for a task, in no list yet.

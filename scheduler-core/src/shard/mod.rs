@@ -61,6 +61,7 @@ use self::workers::Workers;
 use crate::checkpoint::Checkpoint;
 use crate::codec::DecodeError;
 use crate::id::{CheckpointId, LeaseToken, Offset, Tenure, WorkerId};
+use crate::key::{KeyHash, Keys, SeenKey};
 use crate::outcome::{AttemptOutcome, DeadTask, FinishedTask, ParkedTask};
 use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease};
@@ -82,6 +83,8 @@ pub enum Input {
         /// Of the first task after these.
         next_wake: Timestamp,
     },
+    /// Idempotency keys that earlier activations have saved; before the first [`Input::Arrive`].
+    Keys(Vec<SeenKey>),
     /// One parked task, because somebody wants to do something with it. It must have been read after the last [`Input::Saved`] was handed
     /// in: what was read before may have ended since.
     Fetch(ParkedTask),
@@ -238,6 +241,7 @@ pub struct Shard {
     unsure: List,
     wheel: Wheel,
     workers: Workers,
+    keys: Keys,
     recovery: Recovery,
     unsaved: Unsaved,
     saving: Option<Saving>,
@@ -272,6 +276,7 @@ impl Shard {
             unsure: List::EMPTY,
             wheel: Wheel::new(now),
             workers: Workers::default(),
+            keys: Keys::default(),
             recovery: Recovery::new(
                 resume,
                 snapshot,
@@ -309,6 +314,10 @@ impl Shard {
         self.now = now;
         self.fire_timers(out);
         let answer = match input {
+            Input::Keys(keys) => {
+                keys.into_iter().for_each(|key| self.keys.insert(key, now));
+                Answer::Done
+            }
             Input::Ask { worker, limit } => self.ask(worker, limit, out),
             Input::Report {
                 worker,
@@ -372,6 +381,11 @@ impl Shard {
     /// One past the last offset that has arrived: where the log is read on.
     pub fn tail(&self) -> Offset {
         Offset(self.ring.tail())
+    }
+
+    /// The task that runs for an idempotency key, if the shard remembers one.
+    pub fn task_of_key(&self, hash: KeyHash) -> Option<Offset> {
+        self.keys.find(hash, self.now)
     }
 
     /// How much more the shard takes from the log now: tasks and bytes. While one of them is 0, the forwarder waits.

@@ -13,6 +13,7 @@ use super::{
     Timestamp, WorkerId,
 };
 use crate::id::Attempt;
+use crate::key::SeenKey;
 use crate::outcome::{DeadReason, Ending, FinishedTask};
 use crate::snapshot::{Phase, TaskState};
 use crate::task::TaskSpec;
@@ -24,6 +25,7 @@ pub(super) struct Unsaved {
     pub(super) finished: Vec<FinishedTask>,
     pub(super) dead: Vec<DeadTask>,
     pub(super) unparked: Vec<Offset>,
+    pub(super) keys: Vec<SeenKey>,
     pub(super) revived: Vec<Offset>,
     /// Live tasks outside the ring, with their slots, whose rows are to say that they are in memory.
     pub(super) rows: Vec<(u64, u32)>,
@@ -63,7 +65,7 @@ impl Unsaved {
         self.revived.push(offset);
     }
 
-    fn finish(&mut self, task: FinishedTask) {
+    pub(super) fn finish(&mut self, task: FinishedTask) {
         self.bytes += size_of::<FinishedTask>() + task.output.len();
         self.finished.push(task);
     }
@@ -87,7 +89,7 @@ impl Shard {
                 self.counts.succeeded += 1;
                 self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
             }
-            Ending::Cancelled | Ending::Expired => self.counts.cancelled += 1,
+            Ending::Cancelled | Ending::Duplicate | Ending::Expired => self.counts.cancelled += 1,
         }
         self.unsaved.finish(FinishedTask {
             offset: Offset(slot.offset),
@@ -237,6 +239,7 @@ impl Shard {
         checkpoint.dead = std::mem::take(&mut self.unsaved.dead);
         checkpoint.expire_dead = self.now + self.policy.retention.dead;
         checkpoint.revived = std::mem::take(&mut self.unsaved.revived);
+        checkpoint.keys = std::mem::take(&mut self.unsaved.keys);
         checkpoint.unparked = std::mem::take(&mut self.unsaved.unparked);
         let bytes = std::mem::take(&mut self.unsaved.bytes);
         let checkpoint = Arc::new(checkpoint);

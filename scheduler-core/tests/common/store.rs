@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{Epoch, Offset, Partition, PipelineId, ShardId, Tenure};
+use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::shard::{Input, Shard, ShardConfig};
@@ -25,6 +26,7 @@ pub(crate) struct Store {
     pub(crate) results: BTreeMap<Offset, FinishedTask>,
     pub(crate) dead: BTreeMap<Offset, DeadTask>,
     pub(crate) parked: BTreeMap<Offset, ParkedTask>,
+    pub(crate) keys: Vec<SeenKey>,
 }
 
 impl Store {
@@ -54,6 +56,7 @@ impl Store {
             );
             self.dead.insert(task.offset, task.clone());
         }
+        self.keys.extend(&checkpoint.keys);
         for offset in &checkpoint.unparked {
             self.parked.remove(offset);
         }

@@ -252,6 +252,7 @@ impl World {
     /// The shard dies with all that is not saved, and comes up again.
     pub(crate) fn crash(&mut self) {
         self.activate(true);
+        self.tell(Input::Keys(self.store.keys.clone()));
         self.forward();
     }
 
@@ -259,6 +260,7 @@ impl World {
     pub(crate) fn move_away(&mut self) {
         self.save();
         self.activate(false);
+        self.tell(Input::Keys(self.store.keys.clone()));
         self.forward();
     }
 

@@ -245,6 +245,9 @@ fn expire_one(staged: &mut Staged<'_>, key: &[u8]) -> Result<(), StoreError> {
     let about = &key[10..];
     if *what == Expiring::Results as u8 {
         staged.remove(Space::Results, Key::bare().raw(about));
+    } else if *what == Expiring::IdempotencyKey as u8 {
+        // Its expiry row goes with an older key of the hash, so this one is about the key that is there.
+        staged.remove(Space::Rows, Key::bare().raw(about));
     } else {
         let number = |at: usize| Key::number_at(about, at).ok_or_else(damaged);
         let (shard, offset) = (number(1)?, number(9)?);

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{CheckpointId, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
+use scheduler_core::key::{KeyHash, SeenKey};
 use scheduler_core::outcome::ParkedTask;
 use scheduler_core::port::store::{CheckpointStore, Claimed, Saved, StoreError};
 use scheduler_core::time::Timestamp;
@@ -73,6 +74,44 @@ pub(crate) fn load_parked(
     row.map(|row| decode_parked_row(shard, row)).transpose()
 }
 
+fn seen_key(shard: ShardId, hash: KeyHash) -> Key {
+    Key::of(Table::IdempotencyKey)
+        .shard(shard)
+        .raw(&hash.0.to_be_bytes())
+}
+
+/// Keeps an idempotency key, in place of an older one of the same hash.
+fn add_seen(staged: &mut Staged<'_>, shard: ShardId, seen: &SeenKey) -> Result<(), StoreError> {
+    let key = seen_key(shard, seen.hash);
+    if let Some(old) = staged.get(Space::Rows, &key)? {
+        let old = decode_seen(seen.hash, old).map_err(store_damaged("an idempotency key"))?;
+        staged.remove(
+            Space::Rows,
+            expiry_key(old.expires_at, Expiring::IdempotencyKey, key.bytes()),
+        );
+    }
+    staged.put(
+        Space::Rows,
+        expiry_key(seen.expires_at, Expiring::IdempotencyKey, key.bytes()),
+        Bytes::new(),
+    );
+    let mut row = Vec::with_capacity(16);
+    row.timestamp(seen.expires_at);
+    row.number(seen.offset.0);
+    staged.put(Space::Rows, key, row);
+    Ok(())
+}
+
+fn decode_seen(hash: KeyHash, row: Bytes) -> Result<SeenKey, Corrupt> {
+    let mut from = Decoder::new(row);
+    let seen = SeenKey {
+        hash,
+        expires_at: from.timestamp()?,
+        offset: Offset(from.u64()?),
+    };
+    from.end().map(|()| seen)
+}
+
 /// A checkpoint as rows, made before any thread has to wait for a disk.
 struct Prepared {
     tenure: Tenure,
@@ -86,6 +125,7 @@ struct Prepared {
     expire_dead: Timestamp,
     unparked: Vec<Offset>,
     parked: Vec<(Offset, Timestamp, Vec<u8>)>,
+    keys: Vec<SeenKey>,
 }
 
 impl Prepared {
@@ -110,6 +150,7 @@ impl Prepared {
                 .collect(),
             expire_dead: checkpoint.expire_dead,
             unparked: checkpoint.unparked.clone(),
+            keys: checkpoint.keys.clone(),
             parked: checkpoint
                 .parked
                 .iter()
@@ -161,6 +202,9 @@ impl Prepared {
             dead += i64::from(add_dead(staged, shard.task(offset), &task, self.expire_dead)?);
         }
         add_to_dead_count(staged, shard.pipeline, dead)?;
+        for key in self.keys {
+            add_seen(staged, shard, &key)?;
+        }
         for offset in self.unparked {
             unpark(staged, shard, offset)?;
         }
@@ -181,6 +225,7 @@ impl Prepared {
 pub(crate) enum Expiring {
     Results = 0,
     Dead = 1,
+    IdempotencyKey = 2,
 }
 
 /// The row that makes something expire.
@@ -251,6 +296,26 @@ impl CheckpointStore for EmbeddedStore {
         .await
     }
 
+    async fn keys(&self, shard: ShardId, limit: usize) -> Result<Vec<SeenKey>, StoreError> {
+        self.read(move |engine| {
+            let rows = engine
+                .rows
+                .range(seen_key(shard, KeyHash(0))..=seen_key(shard, KeyHash(u128::MAX)));
+            let decode = |row: fjall::Guard| {
+                let (key, row) = row.into_inner().map_err(store_unavailable)?;
+                let damaged = || store_damaged(format!("an idempotency key of {shard}"));
+                let hash = key
+                    .get(9..25)
+                    .and_then(|hash| hash.try_into().ok())
+                    .ok_or(Corrupt("its hash"));
+                let hash = KeyHash(u128::from_be_bytes(hash.map_err(damaged())?));
+                decode_seen(hash, row.into()).map_err(damaged())
+            };
+            rows.take(limit).map(decode).collect()
+        })
+        .await
+    }
+
     async fn parked_task(&self, id: TaskId) -> Result<Option<ParkedTask>, StoreError> {
         self.read(move |engine| load_parked(engine, id.shard, id.offset))
             .await
@@ -261,7 +326,13 @@ impl CheckpointStore for EmbeddedStore {
         let bare = Key::bare().pipeline(pipeline);
         self.forget_prefix(Space::Shards, bare.clone()).await?;
         self.forget_prefix(Space::Results, bare).await?;
-        for table in [Table::Parked, Table::ParkedByTime, Table::Dead, Table::DeadCount] {
+        for table in [
+            Table::Parked,
+            Table::ParkedByTime,
+            Table::Dead,
+            Table::DeadCount,
+            Table::IdempotencyKey,
+        ] {
             self.forget_prefix(Space::Rows, Key::of(table).pipeline(pipeline))
                 .await?;
         }

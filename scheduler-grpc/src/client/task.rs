@@ -49,12 +49,6 @@ impl NewTask {
         self
     }
 
-    /// Whose share of the workers it uses.
-    pub fn fairness_key(mut self, key: impl Into<Bytes>) -> Self {
-        self.0.fairness_key = key.into();
-        self
-    }
-
     /// The W3C trace context that it belongs to.
     pub fn traceparent(mut self, traceparent: impl Into<Bytes>) -> Self {
         self.0.traceparent = traceparent.into();

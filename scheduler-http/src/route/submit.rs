@@ -41,9 +41,6 @@ pub(super) struct TaskParams {
     not_before: Option<String>,
     /// It expires if it has not ended by then: a moment (RFC 3339, UTC) or a duration from the submission: `10m`.
     deadline: Option<String>,
-    /// Whose share of the workers it uses, 1 to 255 bytes. Shares are equal; tasks of one key lie in one partition.
-    #[param(min_length = 1, max_length = 255)]
-    fairness_key: Option<String>,
 }
 
 /// What can be said about the answer in the query.
@@ -60,7 +57,8 @@ pub(super) struct WaitParams {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "read by the derive only")]
 struct TaskHeaders {
-    /// Submissions with the same key within the pipeline's deduplication period are one task, and get the same id. 1 to 255 bytes.
+    /// Submissions with the same key within 24 hours are one task, and get the same id.
+    /// (The 65,536 latest keys of a partition are remembered.) 1 to 255 bytes.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,
@@ -95,7 +93,7 @@ impl FromPairs for SubmitQuery {
             if name == "wait" {
                 once(&mut query.wait, "wait", wait_of(&value, config)?)?;
             } else if !query.choices.take(&name, &value)? {
-                let known = "`priority`, `delay`, `not_before`, `deadline`, `fairness_key`, `wait`";
+                let known = "`priority`, `delay`, `not_before`, `deadline`, `wait`";
                 return Err(unknown(&name, known));
             }
         }

@@ -10,7 +10,7 @@ use crate::extract::once;
 use crate::human::{parse_duration, parse_moment};
 use crate::problem::Problem;
 
-/// Most bytes of an idempotency key or a fairness key.
+/// Most bytes of an idempotency key.
 pub(crate) const MAX_KEY: usize = 255;
 
 /// When something is due: at a moment, or so long after the submission.
@@ -48,7 +48,6 @@ pub(crate) struct TaskChoices {
     pub(crate) not_before: Option<Due>,
     pub(crate) deadline: Option<Due>,
     pub(crate) idempotency_key: Option<Bytes>,
-    pub(crate) fairness_key: Option<Bytes>,
     pub(crate) traceparent: Option<Bytes>,
 }
 
@@ -69,11 +68,6 @@ impl TaskChoices {
                 let due = Due::parse(value).map_err(|detail| Problem::invalid("deadline", detail))?;
                 once(&mut self.deadline, "deadline", due)?;
             }
-            "fairness_key" => once(
-                &mut self.fairness_key,
-                "fairness_key",
-                key_of("fairness_key", value.as_bytes())?,
-            )?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -87,7 +81,6 @@ impl TaskChoices {
             not_before: self.not_before.or(others.not_before),
             deadline: self.deadline.or(others.deadline),
             idempotency_key: self.idempotency_key.or_else(|| others.idempotency_key.clone()),
-            fairness_key: self.fairness_key.or_else(|| others.fairness_key.clone()),
             traceparent: self.traceparent.or_else(|| others.traceparent.clone()),
         }
     }
@@ -99,8 +92,7 @@ impl TaskChoices {
         now: impl FnOnce() -> Timestamp,
     ) -> Result<TaskSpec, Problem> {
         let timed = self.not_before.is_some() || self.deadline.is_some();
-        let named =
-            self.idempotency_key.is_some() || self.fairness_key.is_some() || self.traceparent.is_some();
+        let named = self.idempotency_key.is_some() || self.traceparent.is_some();
         let options = if timed || named {
             let now = if timed { now() } else { Timestamp::ZERO };
             let not_before = self.not_before.map(|due| due.after(now));
@@ -117,7 +109,6 @@ impl TaskChoices {
                 not_before,
                 deadline,
                 idempotency_key: self.idempotency_key,
-                fairness_key: self.fairness_key,
                 traceparent: self.traceparent,
             }))
         } else {

@@ -304,13 +304,6 @@ async fn every_query_is_checked() {
         (Method::POST, "", format!("deadline={past}"), "deadline"),
         (Method::POST, "", "deadline=never".to_owned(), "deadline"),
         (Method::POST, "", "delay=10s&deadline=5s".to_owned(), "deadline"),
-        (Method::POST, "", "fairness_key=".to_owned(), "fairness_key"),
-        (
-            Method::POST,
-            "",
-            format!("fairness_key={}", "k".repeat(256)),
-            "fairness_key",
-        ),
         (Method::POST, "", "wait=61s".to_owned(), "wait"),
         (Method::POST, "", "wait=long".to_owned(), "wait"),
         (Method::POST, "", "prioritty=1".to_owned(), "prioritty"),

@@ -242,7 +242,7 @@ async fn options_are_read_from_the_query_and_the_headers() {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let answer = world
         .post_with(
-            &format!("{OCR}?priority=7&not_before=2999-01-01T00:00:00Z&deadline=2999-01-02T00:00:00Z&fairness_key=user%2017"),
+            &format!("{OCR}?priority=7&not_before=2999-01-01T00:00:00Z&deadline=2999-01-02T00:00:00Z"),
             "{}",
             &[("idempotency-key", "order-4711"), ("traceparent", trace)],
         )
@@ -260,7 +260,6 @@ async fn options_are_read_from_the_query_and_the_headers() {
         Duration::from_millis(day)
     );
     assert_eq!(options.idempotency_key.as_deref(), Some(&b"order-4711"[..]));
-    assert_eq!(options.fairness_key.as_deref(), Some(&b"user 17"[..]));
     assert_eq!(options.traceparent.as_deref(), Some(trace.as_bytes()));
 }
 

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{Epoch, NodeId, Offset, PipelineId, Tenure};
+use scheduler_core::key::{KeyHash, SeenKey};
 use scheduler_core::port::store::{PreviousOwner, Saved};
+use scheduler_core::time::Timestamp;
 
 use super::{StoreWorld, checkpoint, claim, save, shard};
 
@@ -28,6 +30,7 @@ macro_rules! checkpoint_contract {
             the_same_save_again_changes_nothing,
             a_restart_keeps_checkpoints,
             a_forgotten_pipeline_is_fenced_and_begins_anew,
+            idempotency_keys_are_kept_until_they_expire,
         );
     };
 }
@@ -421,4 +424,58 @@ pub async fn a_forgotten_pipeline_is_fenced_and_begins_anew(world: &mut dyn Stor
         (claimed.previous, claimed.resume),
         (PreviousOwner::None, Offset::ZERO)
     );
+}
+
+/// Keys come back to the next owner of their shard, the latest of each hash, and expire.
+pub async fn idempotency_keys_are_kept_until_they_expire(world: &mut dyn StoreWorld) {
+    let stores = world.open().await;
+    let seen = |key: &str, offset, expires_at| SeenKey {
+        hash: KeyHash::of(key.as_bytes()),
+        offset: Offset(offset),
+        expires_at: Timestamp::from_millis(expires_at),
+    };
+    let tenure = Tenure {
+        shard: shard(1, 0),
+        epoch: claim(&stores, shard(1, 0)).await.epoch,
+    };
+    let with_keys = |id, keys| Checkpoint {
+        keys,
+        ..checkpoint(tenure, id)
+    };
+    let first = with_keys(1, vec![seen("a", 1, 10), seen("b", 2, 20)]);
+    save(&stores, &first).await;
+    let again = with_keys(2, vec![seen("a", 7, 30)]);
+    save(&stores, &again).await;
+    drop(stores);
+
+    let stores = world.open().await;
+    let keys = async |shard| {
+        let mut keys = stores.checkpoints.keys(shard, 10).await.expect("keys are there");
+        keys.sort_by_key(|key| key.offset);
+        keys
+    };
+    assert_eq!(keys(shard(1, 0)).await, [seen("b", 2, 20), seen("a", 7, 30)]);
+    assert_eq!(keys(shard(1, 1)).await, []);
+    assert_eq!(
+        stores
+            .checkpoints
+            .keys(shard(1, 0), 1)
+            .await
+            .expect("one is there")
+            .len(),
+        1
+    );
+    while stores
+        .archive
+        .expire(Timestamp::from_millis(20))
+        .await
+        .expect("it expires")
+    {}
+    assert_eq!(keys(shard(1, 0)).await, [seen("a", 7, 30)]);
+    stores
+        .checkpoints
+        .forget(PipelineId(1))
+        .await
+        .expect("it is forgotten");
+    assert_eq!(keys(shard(1, 0)).await, []);
 }

@@ -127,7 +127,6 @@ pub async fn what_was_appended_reads_back_whole(world: &mut dyn LogWorld) {
         not_before: Some(Timestamp::from_millis(1)),
         deadline: Some(Timestamp::MAX),
         idempotency_key: Some("once".into()),
-        fairness_key: Some("team-a".into()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     };
     let tasks = vec![

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{CheckpointId, Epoch, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
+use scheduler_core::key::{KeyHash, SeenKey};
 use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
 use scheduler_core::port::store::{Archive, CheckpointStore, Claimed, PreviousOwner, Saved, StoreError};
 use scheduler_core::time::Timestamp;
@@ -38,6 +39,7 @@ struct ShardState {
     results: BTreeMap<Offset, (Timestamp, FinishedTask)>,
     dead: BTreeMap<Offset, (Timestamp, DeadTask)>,
     parked: BTreeMap<Offset, ParkedTask>,
+    keys: BTreeMap<KeyHash, SeenKey>,
     parked_by_time: BTreeSet<(Timestamp, Offset)>,
 }
 
@@ -63,6 +65,8 @@ impl ShardState {
             self.dead
                 .insert(task.offset, (checkpoint.expire_dead, task.clone()));
         }
+        self.keys
+            .extend(checkpoint.keys.iter().map(|key| (key.hash, *key)));
         for &offset in &checkpoint.unparked {
             self.unpark(offset);
         }
@@ -154,6 +158,12 @@ impl CheckpointStore for MemoryStore {
                 .collect()
         });
         Ok(parked.unwrap_or_default())
+    }
+
+    async fn keys(&self, shard: ShardId, limit: usize) -> Result<Vec<SeenKey>, StoreError> {
+        Ok(self
+            .look(shard, |row| row.keys.values().take(limit).copied().collect())
+            .unwrap_or_default())
     }
 
     async fn parked_task(&self, id: TaskId) -> Result<Option<ParkedTask>, StoreError> {
@@ -265,6 +275,7 @@ impl Archive for MemoryStore {
                 .retain(|_, (expires, _)| *expires > now || *expires == Timestamp::MAX);
             row.dead
                 .retain(|_, (expires, _)| *expires > now || *expires == Timestamp::MAX);
+            row.keys.retain(|_, key| key.expires_at > now);
         }
         Ok(false)
     }

@@ -228,6 +228,7 @@ pub(crate) fn pipeline(view: &PipelineView) -> wire::Pipeline {
         max_replicas: replicas.max,
         rollout: view.rollout.as_ref().map(rollout),
         counts: Some(counts(view.counts)),
+        problems: view.problems.clone(),
     }
 }
 

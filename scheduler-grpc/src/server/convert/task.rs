@@ -52,7 +52,6 @@ fn task_spec(task: wire::NewTask, index: usize) -> Result<TaskSpec, Status> {
         not_before: task.not_before_ms.map(Timestamp::from_millis),
         deadline: task.deadline_ms.map(Timestamp::from_millis),
         idempotency_key: said(task.idempotency_key),
-        fairness_key: said(task.fairness_key),
         traceparent: said(task.traceparent),
     };
     Ok(TaskSpec {

@@ -80,12 +80,9 @@ struct Envelope<'a> {
     /// It expires if it has not ended by then: a moment, or a duration from the submission.
     #[schema(nullable = false)]
     deadline: Option<String>,
-    /// Tasks with the same key within the pipeline's deduplication period are one task.
+    /// Tasks with the same key within 24 hours are one task.
     #[schema(nullable = false, min_length = 1, max_length = 255)]
     idempotency_key: Option<String>,
-    /// Whose share of the workers it uses.
-    #[schema(nullable = false, min_length = 1, max_length = 255)]
-    fairness_key: Option<String>,
     /// The W3C trace context.
     #[schema(nullable = false)]
     traceparent: Option<String>,
@@ -165,7 +162,6 @@ impl Envelope<'_> {
             not_before,
             deadline: deadline.map_err(|detail| Problem::invalid("deadline", detail))?,
             idempotency_key: key("idempotency_key", &self.idempotency_key)?,
-            fairness_key: key("fairness_key", &self.fairness_key)?,
             traceparent: traceparent.transpose()?,
         })
     }
@@ -197,8 +193,7 @@ impl FromPairs for BulkQuery {
                 }
                 _ if choices.take(&name, &value)? => {}
                 _ => {
-                    let known =
-                        "`envelope`, `answer`, `priority`, `delay`, `not_before`, `deadline`, `fairness_key`";
+                    let known = "`envelope`, `answer`, `priority`, `delay`, `not_before`, `deadline`";
                     return Err(unknown(&name, known));
                 }
             }
