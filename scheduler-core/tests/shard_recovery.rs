@@ -417,8 +417,9 @@ fn a_dead_letter_that_is_revived_runs_once_the_store_knows() {
     let dead = world.store.dead[&task].clone();
     assert_eq!(world.tell(Input::Revive(dead.clone())), Answer::Done);
     assert_eq!(world.tell(Input::Revive(dead)), Answer::Late);
+    assert_eq!(world.tell(Input::Hasten(task)), Answer::Done);
     assert!(world.is_idle(ANNA));
-    world.answer_save();
+    world.save();
     assert!(world.store.dead.is_empty());
     let lease = world.lease(ANNA);
     assert_eq!((lease.offset, lease.token.attempt), (task, Attempt(2)));

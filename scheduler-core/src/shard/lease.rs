@@ -277,7 +277,7 @@ impl Shard {
             return self.where_else(offset);
         };
         match self.slot(id).state {
-            State::Delayed | State::Parked if self.slot(id).flags.has(Flags::ROW) => {
+            State::Delayed | State::Parked if self.slot(id).flags.has(Flags::CARRIED) => {
                 self.want(id, out);
                 Answer::Done
             }
