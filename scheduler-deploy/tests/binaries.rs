@@ -178,6 +178,7 @@ async fn the_coreutils_chart_runs_a_task_in_real_processes() {
         },
         version: 1,
         deployment,
+        definition: "".into(),
     };
     deployer.apply(wanted).await.unwrap();
     let report = reported.recv().await.unwrap();

@@ -112,6 +112,7 @@ impl World {
                 values: "".into(),
                 replicas: Replicas { min, max },
             },
+            definition: "".into(),
         }
     }
 

@@ -283,6 +283,7 @@ impl Node {
             path: pipeline.path.clone(),
             version: pipeline.version,
             deployment: deployment.clone(),
+            definition: pipeline.definition.clone(),
         };
         if let Err(problem) = deployer.apply(wanted).await {
             error!(pipeline = %pipeline.path, error = &problem as &dyn std::error::Error, "workers are not deployed");

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub version: u64,
     /// Where its workers come from.
     pub deployment: Deployment,
+    /// What they run; empty if they know by themselves. Its steps may name executors that the chart does not.
+    pub definition: Bytes,
 }
 
 /// How a deployment fares.

@@ -315,7 +315,9 @@ impl Shard {
         self.fire_timers(out);
         let answer = match input {
             Input::Keys(keys) => {
-                keys.into_iter().for_each(|key| self.keys.insert(key, now));
+                for key in keys {
+                    self.keys.insert(key, now);
+                }
                 Answer::Done
             }
             Input::Ask { worker, limit } => self.ask(worker, limit, out),

@@ -11,6 +11,7 @@ use scheduler_core::id::PipelineId;
 use scheduler_core::port::BoxError;
 use scheduler_core::port::catalog::{Deployment, Replicas};
 use scheduler_core::port::deploy::{ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted};
+use scheduler_pipeline::PipelineDefinition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -154,6 +155,18 @@ impl LocalDeployer {
     }
 }
 
+/// The pipeline's definition, which was checked as the pipeline was made; none if its workers know by themselves.
+fn read_definition(definition: &[u8]) -> Result<Option<PipelineDefinition>, DeployError> {
+    if definition.is_empty() {
+        return Ok(None);
+    }
+    let read = PipelineDefinition::from_json(&String::from_utf8_lossy(definition));
+    read.map(Some).map_err(|error| DeployError::Invalid {
+        field: error.field,
+        problem: error.message,
+    })
+}
+
 #[async_trait]
 impl Deployer for LocalDeployer {
     async fn inspect(&self, deployment: &Deployment) -> Result<ChartFacts, DeployError> {
@@ -162,7 +175,7 @@ impl Deployer for LocalDeployer {
 
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError> {
         let chart = self.read(&wanted.deployment).await?;
-        let plan = Plan::new(wanted.path, chart);
+        let plan = Plan::new(wanted.path, chart, read_definition(&wanted.definition)?.as_ref());
         let bounds = self.bounds(wanted.deployment.replicas);
         let mut pipelines = self.pipelines();
         if pipelines.closed {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use scheduler_core::name::PipelinePath;
+use scheduler_pipeline::PipelineDefinition;
 
 use super::LocalConfig;
 use crate::chart::{Chart, Executor};
@@ -30,10 +31,20 @@ pub(super) struct Launch {
 }
 
 impl Plan {
-    pub(super) fn new(path: PipelinePath, chart: Chart) -> Self {
+    /// The chart's executors, and those that only the pipeline's definition names.
+    pub(super) fn new(path: PipelinePath, chart: Chart, definition: Option<&PipelineDefinition>) -> Self {
+        let mut executors = chart.executors;
+        for step in definition.iter().flat_map(|definition| definition.steps()) {
+            if !executors.iter().any(|executor| executor.name == step.executor) {
+                executors.push(Executor {
+                    name: step.executor.clone(),
+                    environment: BTreeMap::new(),
+                });
+            }
+        }
         Self {
             path,
-            executors: chart.executors,
+            executors,
             agent_environment: chart.agent_environment,
         }
     }
@@ -141,4 +152,38 @@ fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
         .iter()
         .map(|listener| Ok(listener.local_addr()?.port()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executor_that_only_the_definition_names_runs_too() {
+        let name = |text: &str| text.parse().unwrap();
+        let path = PipelinePath {
+            client: name("default"),
+            application: name("myname"),
+            pipeline: name("ocr"),
+        };
+        let declared = Executor {
+            name: "wget".to_owned(),
+            environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        };
+        let chart = Chart {
+            name: "ocr".to_owned(),
+            definition: None,
+            replicas: None,
+            executors: vec![declared.clone()],
+            agent_environment: BTreeMap::new(),
+        };
+        let steps = r#"{"pipeline": [{"executor": "wget", "commands": ["true"]}, {"executor": "tesseract", "commands": ["true"]}]}"#;
+        let definition = PipelineDefinition::from_json(steps).unwrap();
+        let plan = Plan::new(path, chart, Some(&definition));
+        let added = Executor {
+            name: "tesseract".to_owned(),
+            environment: BTreeMap::new(),
+        };
+        assert_eq!(plan.executors, [declared, added]);
+    }
 }

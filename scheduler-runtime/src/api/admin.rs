@@ -426,7 +426,9 @@ impl AdminApi for Node {
             return self.view(&served).await;
         }
         let grows = pipeline.partitions > served.pipeline.partitions;
-        let redeploys = pipeline.deployment != served.pipeline.deployment;
+        // A definition may name other executors.
+        let redeploys = pipeline.deployment != served.pipeline.deployment
+            || pipeline.definition != served.pipeline.definition;
         if grows {
             self.inner
                 .log
