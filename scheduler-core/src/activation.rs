@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Claiming ──► Measuring ──► Active ──► Draining ──► Released
-//!     │                        └───────► Fenced
+//!     │            │           └───────► Fenced
+//!     │            └──► Damaged
 //!     └──► Quarantined
 //! ```
 //!
@@ -40,7 +41,8 @@ pub enum Step {
     Claim,
     /// Find the bounds of its log, then say [`Activation::measured`].
     Measure,
-    /// Run the shard: hand it the log's records from `from` on.
+    /// Run the shard: hand it the log's records from `from` on. If the shard is to leave already ([`Activation::is_leaving`]), hand it none,
+    /// and say [`Activation::revoke`] again.
     Run {
         /// The machine.
         shard: Box<Shard>,
@@ -48,6 +50,8 @@ pub enum Step {
         from: Offset,
         /// How many records the log has lost before their time: nobody will ever run them.
         missing: u64,
+        /// One past the last record of the log now: what is before it is replayed.
+        log_end: Offset,
     },
     /// Save until nothing is unsaved, then say [`Activation::saved`].
     Flush,
@@ -69,6 +73,10 @@ pub struct Activation {
     policy: Arc<PipelinePolicy>,
     grace: Duration,
     phase: Phase,
+    /// Whether it was revoked before it came up.
+    leaving: bool,
+    /// Whether it comes up however many owners died.
+    insist: bool,
 }
 
 impl Activation {
@@ -80,9 +88,18 @@ impl Activation {
                 policy,
                 grace,
                 phase: Phase::Claiming,
+                leaving: false,
+                insist: false,
             },
             Step::Claim,
         )
+    }
+
+    /// Brings the shard up even if it is quarantined: somebody who knows why its owners died says so.
+    #[must_use]
+    pub fn insisting(mut self) -> Self {
+        self.insist = true;
+        self
     }
 
     /// The store gave us the shard.
@@ -90,7 +107,10 @@ impl Activation {
         if !matches!(self.phase, Phase::Claiming) {
             return Step::Nothing;
         }
-        if claimed.barren_epochs >= QUARANTINE_AFTER {
+        if self.leaving && claimed.previous != PreviousOwner::Vanished {
+            return self.release_unused(&claimed);
+        }
+        if claimed.barren_epochs >= QUARANTINE_AFTER && !self.insist {
             self.phase = Phase::Ended;
             return Step::Quarantine {
                 owners: claimed.barren_epochs,
@@ -109,18 +129,23 @@ impl Activation {
             shard: self.shard,
             epoch: claimed.epoch,
         };
-        let shard = Shard::new(
-            now,
-            ShardConfig {
-                tenure,
-                policy: self.policy.clone(),
-                resume: claimed.resume,
-                state: claimed.state.clone(),
-                log_end: bounds.end,
-                unclean: claimed.previous == PreviousOwner::Vanished,
-                grace: self.grace,
-            },
-        )?;
+        let config = ShardConfig {
+            tenure,
+            policy: self.policy.clone(),
+            resume: claimed.resume,
+            state: claimed.state.clone(),
+            log_end: bounds.end,
+            unclean: claimed.previous == PreviousOwner::Vanished,
+            grace: self.grace,
+        };
+        let shard = match Shard::new(now, config) {
+            Ok(shard) => shard,
+            Err(damage) => {
+                // It is not released: whoever can read the state must know that its last owner vanished.
+                self.phase = Phase::Ended;
+                return Err(damage);
+            }
+        };
         let from = claimed.resume.max(bounds.start);
         let missing = from.0 - claimed.resume.0;
         self.phase = Phase::Active(tenure);
@@ -128,6 +153,7 @@ impl Activation {
             shard: Box::new(shard),
             from,
             missing,
+            log_end: bounds.end,
         })
     }
 
@@ -138,22 +164,27 @@ impl Activation {
                 self.phase = Phase::Draining(tenure);
                 Step::Flush
             }
-            // What it has claimed and not begun is nobody's work lost.
-            Phase::Measuring(ref claimed) => {
-                let tenure = Tenure {
-                    shard: self.shard,
-                    epoch: claimed.epoch,
-                };
-                self.phase = Phase::Ended;
-                Step::Release(tenure)
+            Phase::Measuring(ref claimed) if claimed.previous != PreviousOwner::Vanished => {
+                let claimed = claimed.clone();
+                self.release_unused(&claimed)
             }
-            Phase::Claiming | Phase::Draining(_) | Phase::Ended => {
-                if matches!(self.phase, Phase::Claiming) {
-                    self.phase = Phase::Ended;
-                }
+            // A claim under way cannot be taken back; and to release what a vanished owner left would say that nothing of it is unknown.
+            // So the shard comes up first, and leaves with a checkpoint that says what it knows.
+            Phase::Claiming | Phase::Measuring(_) => {
+                self.leaving = true;
                 Step::Nothing
             }
+            Phase::Draining(_) | Phase::Ended => Step::Nothing,
         }
+    }
+
+    /// What was claimed and not begun is nobody's work lost.
+    fn release_unused(&mut self, claimed: &Claimed) -> Step {
+        self.phase = Phase::Ended;
+        Step::Release(Tenure {
+            shard: self.shard,
+            epoch: claimed.epoch,
+        })
     }
 
     /// A checkpoint is saved; `rest` is the one that would cover what has happened since, if anything has.
@@ -182,9 +213,14 @@ impl Activation {
         }
     }
 
-    /// Whether it lets go: nothing is to be leased any more.
-    pub fn is_draining(&self) -> bool {
-        matches!(self.phase, Phase::Draining(_))
+    /// Whether it is on its way to let go.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving || matches!(self.phase, Phase::Draining(_))
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
     }
 }
 
@@ -272,11 +308,71 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_is_revoked_before_its_claim_answers_is_released_when_it_does() {
+        let mut activation = activation();
+        assert!(matches!(activation.revoke(), Step::Nothing));
+        assert!(!activation.has_ended());
+        let clean = Claimed {
+            previous: PreviousOwner::Released,
+            ..claimed(0)
+        };
+        assert!(matches!(activation.claimed(clean), Step::Release(_)));
+        assert!(activation.has_ended());
+    }
+
+    #[test]
+    fn a_shard_whose_owner_vanished_comes_up_before_it_is_released_so_that_its_grace_is_passed_on() {
+        for revoked_after_claim in [false, true] {
+            let mut activation = activation();
+            if !revoked_after_claim {
+                assert!(matches!(activation.revoke(), Step::Nothing));
+            }
+            assert!(matches!(activation.claimed(claimed(0)), Step::Measure));
+            if revoked_after_claim {
+                assert!(matches!(activation.revoke(), Step::Nothing));
+            }
+            let bounds = Bounds {
+                start: Offset(4),
+                end: Offset(20),
+            };
+            let step = activation.measured(Timestamp::ZERO, bounds);
+            assert!(matches!(step, Ok(Step::Run { .. })));
+            assert!(activation.is_leaving());
+            assert!(matches!(activation.revoke(), Step::Flush));
+            assert!(matches!(activation.saved(None), Step::Release(_)));
+        }
+    }
+
+    #[test]
+    fn a_quarantined_shard_comes_up_if_somebody_insists() {
+        let mut activation = activation().insisting();
+        assert!(matches!(
+            activation.claimed(claimed(QUARANTINE_AFTER)),
+            Step::Measure
+        ));
+    }
+
+    #[test]
+    fn a_shard_whose_state_cannot_be_read_is_not_released() {
+        let mut activation = activation();
+        activation.claimed(Claimed {
+            state: Bytes::from_static(b"\xffnot a state"),
+            ..claimed(0)
+        });
+        let bounds = Bounds {
+            start: Offset(4),
+            end: Offset(20),
+        };
+        assert!(activation.measured(Timestamp::ZERO, bounds).is_err());
+        assert!(matches!(activation.revoke(), Step::Nothing));
+        assert!(activation.has_ended());
+    }
+
+    #[test]
     fn what_comes_too_late_changes_nothing() {
         let mut activation = activation();
-        activation.revoke();
-        assert!(matches!(activation.claimed(claimed(0)), Step::Nothing));
         activation.fenced();
+        assert!(matches!(activation.claimed(claimed(0)), Step::Nothing));
         assert!(matches!(activation.saved(None), Step::Nothing));
     }
 }

@@ -14,7 +14,11 @@ use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello};
 use crate::session::{Session, SessionId};
 use crate::shard::{Answer, Counts, Input, Output, Shard};
+use crate::task::Record;
 use crate::time::Timestamp;
+
+/// Most bytes of a sign of progress: a larger one counts as a sign of life, and what it says is dropped.
+pub const MAX_PROGRESS: usize = 16 << 10;
 
 /// What the world tells a pipeline.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub enum Event {
     Deactivate(Partition),
     /// Something for one shard.
     Shard(Partition, Input),
+    /// The next records of a partition's log.
+    Arrive(Partition, Vec<Record>),
     /// A worker opens a session.
     Open(SessionId, WorkerHello),
     /// A worker asks for leases once.
@@ -57,7 +63,8 @@ pub enum Effect {
     Tell(SessionId, WorkerEvent),
     /// Leases for a poll, which is over with them.
     Answer(SessionId, Vec<Lease>),
-    /// A session was replaced by a newer one of the same worker, or its worker has been silent too long.
+    /// A session is over: it was replaced by a newer one of the same worker, its worker has been silent too long, or must introduce itself
+    /// anew.
     End(SessionId),
     /// See [`Output::Changed`].
     Changed(Partition, Offset),
@@ -116,17 +123,15 @@ impl PipelineNode {
     pub fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) -> Answer {
         match event {
             Event::Shard(partition, input) => return self.tell_shard(now, partition, input, effects),
+            Event::Arrive(partition, records) => self.arrive(now, partition, records, effects),
             Event::Commands(session, commands) => self.commands(now, session, commands, effects),
             Event::Activate(shard) => self.activate(now, *shard, effects),
             Event::Deactivate(partition) => {
-                self.shards.remove(&partition);
-                for session in self
-                    .sessions
-                    .iter()
-                    .filter(|(_, session)| !session.is_poll)
-                    .map(|(id, _)| *id)
-                {
-                    effects.push(Effect::Tell(session, WorkerEvent::Moved(partition)));
+                if self.shards.remove(&partition).is_some() {
+                    for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
+                        session.moved.insert(partition);
+                        effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
+                    }
                 }
             }
             Event::Open(session, hello) => self.open(now, session, hello, effects),
@@ -145,6 +150,10 @@ impl PipelineNode {
                 self.tell_all(now, &Input::WatchAll(all), effects);
             }
             Event::Policy(policy) => {
+                if Self::heartbeat_of(&policy) < Self::heartbeat_of(&self.policy) {
+                    // Workers learn how often to give signs of life as they begin a session.
+                    self.end_all(now, effects);
+                }
                 self.policy = policy.clone();
                 self.tell_all(now, &Input::Policy(policy), effects);
             }
@@ -240,15 +249,23 @@ impl PipelineNode {
     fn activate(&mut self, now: Timestamp, shard: Shard, effects: &mut Vec<Effect>) {
         let partition = shard.tenure().shard.partition;
         self.shards.insert(partition, shard);
-        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.attach(now, id, partition, effects);
-        }
+        // The policy may have changed while the shard came up.
+        self.tell_shard(now, partition, Input::Policy(self.policy.clone()), effects);
         self.tell_shard(now, partition, Input::WatchAll(self.watch_all), effects);
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            if self.sessions[&id].moved.contains(&partition) {
+                // What the worker holds of the shard since it was here last, nobody has told us: it says so in a new session.
+                self.end(now, id, effects);
+            } else {
+                self.attach(now, id, partition, effects);
+            }
+        }
     }
 
     fn open(&mut self, now: Timestamp, id: SessionId, hello: WorkerHello, effects: &mut Vec<Effect>) {
         if let Some(older) = self.by_worker.insert(hello.worker, id) {
             self.sessions.remove(&older);
+            self.waiting.retain(|waiting| *waiting != older);
             effects.push(Effect::End(older));
         }
         self.sessions.insert(id, Session::new(now, hello));
@@ -287,6 +304,18 @@ impl PipelineNode {
                 },
                 effects,
             );
+        }
+    }
+
+    /// Closes a session that is still open at its other end.
+    fn end(&mut self, now: Timestamp, id: SessionId, effects: &mut Vec<Effect>) {
+        self.close(now, id, effects);
+        effects.push(Effect::End(id));
+    }
+
+    fn end_all(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        for id in self.by_worker.values().copied().collect::<Vec<_>>() {
+            self.end(now, id, effects);
         }
     }
 
@@ -332,7 +361,7 @@ impl PipelineNode {
                     let input = Input::Extend {
                         offset,
                         token,
-                        progress: Some(progress),
+                        progress: Some(progress).filter(|progress| progress.len() <= MAX_PROGRESS),
                     };
                     self.tell_shard(now, partition, input, effects);
                 }
@@ -369,27 +398,30 @@ impl PipelineNode {
                 },
                 effects,
             );
-        } else if let Some(session) = self.sessions.get_mut(&id) {
-            session.defer(report);
+        } else if let Some(session) = self.sessions.get_mut(&id)
+            && !session.defer(report)
+        {
+            // Nothing is lost: the worker keeps its reports until they are settled.
+            self.end(now, id, effects);
         }
     }
 
     /// Ends sessions whose workers have been silent too long: their connections are dead.
     fn sweep(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let timeout = self.policy.timeouts.heartbeat;
         if now < self.next_sweep {
             return;
         }
+        let timeout = self.policy.timeouts.heartbeat;
         let streams = self.sessions.iter().filter(|(_, session)| !session.is_poll);
-        let silent: Vec<_> = streams
-            .filter(|(_, s)| s.seen + timeout <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in silent {
-            self.close(now, id, effects);
-            effects.push(Effect::End(id));
+        let (silent, others): (Vec<_>, Vec<_>) = streams
+            .map(|(id, session)| (*id, session.seen + timeout))
+            .partition(|(_, until)| *until <= now);
+        for (id, _) in silent {
+            self.end(now, id, effects);
         }
-        self.next_sweep = now + timeout;
+        // Those who live have spoken again by then: looking a little later costs nothing.
+        let first = others.iter().map(|(_, until)| *until).min();
+        self.next_sweep = first.map_or(Timestamp::MAX, |first| first.max(now + timeout / 4));
     }
 
     /// The shard whose next task is the most urgent, and of those the longest waiting.
@@ -408,6 +440,24 @@ impl PipelineNode {
     fn tell_all(&mut self, now: Timestamp, input: &Input, effects: &mut Vec<Effect>) {
         for partition in self.shards.keys().copied().collect::<Vec<_>>() {
             self.tell_shard(now, partition, input.clone(), effects);
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: Timestamp,
+        partition: Partition,
+        records: Vec<Record>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(shard) = self.shards.get_mut(&partition) else {
+            return;
+        };
+        for record in records {
+            shard.handle(now, Input::Arrive(record), &mut self.outputs);
+        }
+        if !self.outputs.is_empty() {
+            self.spread(now, partition, effects);
         }
     }
 

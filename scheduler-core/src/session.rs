@@ -1,6 +1,6 @@
 //! A worker's session, as the node sees it: how much room the worker has, and what it said about partitions that are not active yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{LeaseToken, Offset, Partition, WorkerId};
 use crate::outcome::AttemptOutcome;
@@ -13,6 +13,9 @@ pub struct SessionId(pub u64);
 
 /// Most tasks that a session can have room for: a larger credit counts as this.
 pub const MAX_CREDIT: u32 = 100_000;
+
+/// Most bytes of reports that a session keeps for partitions whose shards are not active, besides those of its hello.
+pub const MAX_DEFERRED: usize = 16 << 20;
 
 /// What a worker holds and has reported of one partition.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +33,13 @@ pub(crate) struct Session {
     pub(crate) is_poll: bool,
     pub(crate) draining: bool,
     pub(crate) seen: Timestamp,
-    /// What was said of partitions whose shards are not active here: told to each as it comes up.
+    /// What was said of partitions whose shards are not active here: told to each as it comes up. Bounded by the size of a hello and
+    /// [`MAX_DEFERRED`].
     presented: BTreeMap<Partition, Presented>,
+    /// Bytes of reports that were deferred.
+    deferred: usize,
+    /// Partitions whose shards have left since the session began.
+    pub(crate) moved: BTreeSet<Partition>,
 }
 
 impl Session {
@@ -58,6 +66,8 @@ impl Session {
             draining: false,
             seen: now,
             presented,
+            deferred: 0,
+            moved: BTreeSet::new(),
         }
     }
 
@@ -69,6 +79,8 @@ impl Session {
             draining: false,
             seen: now,
             presented: BTreeMap::new(),
+            deferred: 0,
+            moved: BTreeSet::new(),
         }
     }
 
@@ -77,14 +89,24 @@ impl Session {
         self.presented.remove(&partition).unwrap_or_default()
     }
 
-    /// Keeps a report for a partition whose shard is not active here.
-    pub(crate) fn defer(&mut self, report: Report) {
+    /// Keeps a report for a partition whose shard is not active here; answers whether there was room for it.
+    pub(crate) fn defer(&mut self, report: Report) -> bool {
         let Report { lease, outcome } = report;
+        self.deferred += size_of::<Report>()
+            + match &outcome {
+                AttemptOutcome::Succeeded { output } => output.len(),
+                AttemptOutcome::Failed { error } | AttemptOutcome::Rejected { error } => error.len(),
+                AttemptOutcome::Returned | AttemptOutcome::Stopped => 0,
+            };
+        if self.deferred > MAX_DEFERRED {
+            return false;
+        }
         self.presented.entry(lease.partition).or_default().reported.push((
             lease.offset,
             lease.token,
             outcome,
         ));
+        true
     }
 
     /// Room for tasks.

@@ -1,8 +1,10 @@
 //! The driver's clock: wall time at the start, then monotonic, so that it never goes back.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use scheduler_core::time::Timestamp;
+// Tokio's, so that tests which pause its time have this clock in hand as well.
+use tokio::time::Instant;
 
 /// Gives out the time.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +27,8 @@ impl Clock {
         self.wall + self.start.elapsed()
     }
 
-    /// When `at` will be, as the timer of the runtime wants it.
-    pub(crate) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
-        // A millisecond more than the difference, because the clock truncates.
-        let ahead = at.since(self.wall).min(std::time::Duration::from_hours(24 * 365));
-        tokio::time::Instant::from_std(self.start + ahead)
+    /// When `at` will be, as the timer of the runtime wants it; what is more than a year ahead is looked at again in a year.
+    pub(crate) fn instant(&self, at: Timestamp) -> Instant {
+        self.start + at.since(self.wall).min(Duration::from_hours(24 * 365))
     }
 }

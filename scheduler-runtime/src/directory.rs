@@ -34,6 +34,8 @@ struct Tables {
     keys: HashMap<ApiKeyHash, Name>,
     applications: BTreeMap<(Name, Name), Application>,
     pipelines: HashMap<PipelinePath, Arc<Served>>,
+    /// The same, by their numbers.
+    by_id: HashMap<PipelineId, Arc<Served>>,
 }
 
 impl Directory {
@@ -102,11 +104,7 @@ impl Directory {
     }
 
     pub(crate) fn by_id(&self, id: PipelineId) -> Option<Arc<Served>> {
-        self.read()
-            .pipelines
-            .values()
-            .find(|served| served.pipeline.id == id)
-            .cloned()
+        self.read().by_id.get(&id).cloned()
     }
 
     pub(crate) fn pipelines(&self) -> Vec<Arc<Served>> {
@@ -128,14 +126,19 @@ impl Directory {
 
     pub(crate) fn serve(&self, served: Served) -> Arc<Served> {
         let served = Arc::new(served);
-        self.write()
+        let mut tables = self.write();
+        tables.by_id.insert(served.pipeline.id, served.clone());
+        tables
             .pipelines
             .insert(served.pipeline.path.clone(), served.clone());
         served
     }
 
     pub(crate) fn unserve(&self, path: &PipelinePath) {
-        self.write().pipelines.remove(path);
+        let mut tables = self.write();
+        if let Some(served) = tables.pipelines.remove(path) {
+            tables.by_id.remove(&served.pipeline.id);
+        }
     }
 
     pub(crate) fn topics(&self) -> Vec<Topic> {

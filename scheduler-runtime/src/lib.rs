@@ -41,11 +41,13 @@
 //! | `actor/` | one task for each pipeline, which drives its machines |
 //! | `saver.rs` | the checkpointer: many shards in one transaction |
 //! | `api/` | the gateway that transports call |
+//! | `background.rs` | what a node does by itself |
 //! | `scale.rs` | how many workers a deployment has |
 //! | `worker.rs` | a worker in the same process |
 
 mod actor;
 mod api;
+mod background;
 mod clock;
 mod config;
 mod directory;

@@ -5,27 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use scheduler_core::id::{NodeId, Partition, PipelineId, ShardId};
+use scheduler_core::id::{NodeId, Partition};
 use scheduler_core::name::Name;
 use scheduler_core::port::catalog::{ApiKey, Catalog, CatalogError, Client, Pipeline};
 use scheduler_core::port::deploy::{Deployer, Wanted};
+use scheduler_core::port::gateway::ApiError;
 use scheduler_core::port::log::TaskLog;
-use scheduler_core::port::placement::{Placement, PlacementEvent};
+use scheduler_core::port::placement::Placement;
 use scheduler_core::port::store::{Archive, CheckpointStore};
 use scheduler_core::session::SessionId;
 use scheduler_pipeline::PipelineDefinition;
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::actor::{Message, PipelineActor, World};
 use crate::api;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
-use crate::directory::{Directory, Served, topic_of};
+use crate::directory::{Directory, Served};
 use crate::placement::AllHere;
-use crate::retry::until_done;
-use crate::{saver, scale};
+use crate::retry::{Failure as _, until_done};
+use crate::{background, saver, scale};
+
+/// Shards that come up at once; so many calls of the log and the store are bearable.
+const ACTIVATING: usize = 64;
 
 /// A store that is all of the stores: checkpoints, archive and catalog.
 pub trait Store: CheckpointStore + Archive + Catalog {}
@@ -76,14 +82,16 @@ impl NodeBuilder {
         getrandom::fill(&mut id).map_err(|error| StartError::NoRandomness(error.to_string()))?;
         let (orders, receive) = mpsc::unbounded_channel();
         let checkpoints: Arc<dyn CheckpointStore> = self.store.clone();
-        tokio::spawn(saver::run(checkpoints.clone(), receive));
         let world = World {
             clock,
             node: NodeId(u128::from_le_bytes(id)),
             grace: self.config.grace,
             log: self.log.clone(),
-            store: checkpoints,
+            store: checkpoints.clone(),
             saver: orders,
+            activating: Arc::new(Semaphore::new(ACTIVATING)),
+            tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
         };
         let pipelines = snapshot.pipelines.clone();
         let directory = Directory::default();
@@ -99,21 +107,26 @@ impl NodeBuilder {
             directory,
             sessions: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
-            background: std::sync::Mutex::default(),
+            placing: tokio::sync::Mutex::default(),
         });
         let node = Node { inner };
+        node.spawn_background(saver::run(checkpoints, receive));
         node.ensure_anonymous().await?;
+        let mut served = Vec::new();
         for pipeline in pipelines {
             if pipeline.deleting {
-                node.spawn_background(api::finish_deletion(node.clone(), pipeline));
+                api::finish_deletion(&node, &pipeline);
             } else {
-                node.serve(pipeline).await;
+                served.push(node.serve(pipeline));
             }
         }
-        node.spawn_background(follow_placement(node.clone()));
-        node.spawn_background(expire(node.clone()));
-        node.spawn_background(scale::run(node.clone()));
+        node.spawn_background(background::follow_placement(&node));
+        node.spawn_background(background::expire(&node));
+        node.spawn_background(scale::run(&node));
         node.place().await;
+        for served in served {
+            node.deploy(&served.pipeline).await;
+        }
         Ok(node)
     }
 }
@@ -158,18 +171,15 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     sessions: AtomicU64,
     stopping: AtomicBool,
-    background: std::sync::Mutex<Vec<AbortHandle>>,
+    /// Held while placement is told of topics, so that it hears of them in the order in which they came and went.
+    placing: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        abort_all(&self.background);
+        // A node that nobody holds any more is gone, as after a crash.
+        self.world.ended.cancel();
     }
-}
-
-fn abort_all(tasks: &std::sync::Mutex<Vec<AbortHandle>>) {
-    let mut tasks = tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    tasks.drain(..).for_each(|task| task.abort());
 }
 
 impl Node {
@@ -219,31 +229,43 @@ impl Node {
 
     /// Goes down in order: takes nothing new, lets running tasks end (for a while), saves and releases every shard, and ends the workers
     /// that it has started.
+    ///
+    /// It takes as long as running tasks do, at most [`NodeConfig::patience`], and so long again if the store does not answer. When it returns,
+    /// nothing of the node runs any more. A node that is dropped without it is gone at once, as in a crash: nothing is lost, and the next start
+    /// waits for workers that may know more.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Release);
+        let patience = self.inner.config.patience;
         let served = self.inner.directory.pipelines();
-        let mut drains = JoinSet::new();
-        for pipeline in &served {
+        let drain = |pipeline: &Arc<Served>| {
             let mailbox = pipeline.mailbox.clone();
-            drains.spawn(async move { mailbox.ask(Message::Drain).await });
+            async move { mailbox.ask(Message::Drain).await }
+        };
+        let drains: JoinSet<_> = served.iter().map(drain).collect();
+        if tokio::time::timeout(patience, drains.join_all()).await.is_err() {
+            warn!("tasks are still running after {patience:?}; others will run them again");
         }
-        if tokio::time::timeout(self.inner.config.patience, drains.join_all())
-            .await
-            .is_err()
-        {
-            warn!(
-                "tasks are still running after {:?}; others will run them again",
-                self.inner.config.patience
-            );
+        // A session that came meanwhile may have brought another pipeline along.
+        let served = self.inner.directory.pipelines();
+        let release = |pipeline: &Arc<Served>| {
+            let pipeline = pipeline.clone();
+            async move {
+                let all = (0..pipeline.pipeline.partitions).map(Partition).collect();
+                pipeline
+                    .mailbox
+                    .ask(|released| Message::Revoke(all, released))
+                    .await;
+                // What was saved last was told to workers before.
+                pipeline.mailbox.stop().await;
+            }
+        };
+        let releases: JoinSet<_> = served.iter().map(release).collect();
+        if tokio::time::timeout(patience, releases.join_all()).await.is_err() {
+            warn!("not everything could be saved within {patience:?}; the next start is as after a crash");
         }
-        for pipeline in &served {
-            let all = (0..pipeline.pipeline.partitions).map(Partition).collect();
-            pipeline
-                .mailbox
-                .ask(|released| Message::Revoke(all, released))
-                .await;
-        }
-        abort_all(&self.inner.background);
+        self.inner.world.ended.cancel();
+        self.inner.world.tasks.close();
+        self.inner.world.tasks.wait().await;
         if let Some(deployer) = &self.inner.deployer {
             deployer.shutdown().await;
         }
@@ -258,22 +280,17 @@ impl Node {
     }
 
     /// Begins to serve a pipeline of the catalog.
-    pub(crate) async fn serve(&self, pipeline: Arc<Pipeline>) -> Arc<Served> {
-        let topic = topic_of(&pipeline);
-        until_done("making sure of a log", || self.inner.log.ensure(&topic)).await;
+    pub(crate) fn serve(&self, pipeline: Arc<Pipeline>) -> Arc<Served> {
         let mailbox = PipelineActor::spawn(self.inner.world.clone(), pipeline.clone());
-        let served = Served {
+        self.inner.directory.serve(Served {
             definition: definition_of(&pipeline),
             turn: Arc::new(AtomicU32::new(0)),
-            pipeline: pipeline.clone(),
+            pipeline,
             mailbox,
-        };
-        let served = self.inner.directory.serve(served);
-        self.deploy(&pipeline).await;
-        served
+        })
     }
 
-    /// Says what is wanted of the pipeline's workers.
+    /// Says what is wanted of the pipeline's workers; again and again, if the deployer is away.
     pub(crate) async fn deploy(&self, pipeline: &Pipeline) {
         let (Some(deployer), Some(deployment)) = (&self.inner.deployer, &pipeline.deployment) else {
             return;
@@ -285,29 +302,54 @@ impl Node {
             deployment: deployment.clone(),
             definition: pipeline.definition.clone(),
         };
-        if let Err(problem) = deployer.apply(wanted).await {
-            error!(pipeline = %pipeline.path, error = &problem as &dyn std::error::Error, "workers are not deployed");
+        let Err(problem) = deployer.apply(wanted.clone()).await else {
+            return;
+        };
+        error!(pipeline = %pipeline.path, error = &problem as &dyn std::error::Error, "workers are not deployed");
+        if problem.passes() {
+            self.spawn_background(background::deploy(self, deployer.clone(), wanted));
         }
     }
 
     /// Tells placement which topics there are.
     pub(crate) async fn place(&self) {
+        let _in_order = self.inner.placing.lock().await;
         let topics = self.inner.directory.topics();
-        until_done("setting topics", || {
+        let placed = until_done("setting topics", || {
             self.inner.placement.set_topics(topics.clone())
-        })
-        .await;
+        });
+        if let Err(problem) = placed.await {
+            error!(
+                error = &problem as &dyn std::error::Error,
+                "placement does not know all topics"
+            );
+        }
     }
 
+    /// Runs `work` until the node ends. It must not hold the node while it waits, or the node would never be dropped.
     pub(crate) fn spawn_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(work).abort_handle();
-        let mut background = self
-            .inner
-            .background
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        background.retain(|task| !task.is_finished());
-        background.push(task);
+        let ended = self.inner.world.ended.clone();
+        self.inner
+            .world
+            .tasks
+            .spawn(async move { ended.run_until_cancelled(work).await });
+    }
+
+    /// Carries `work` to its end even if whoever asked for it goes away in the middle, which would leave half of it done.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (send, done) = oneshot::channel();
+        self.spawn_background(async move {
+            let _ = send.send(work.await);
+        });
+        let gone = ApiError::Unavailable {
+            problem: "the node went down meanwhile".into(),
+            retry_after: Duration::from_secs(2),
+            source: None,
+        };
+        done.await.unwrap_or(Err(gone))
     }
 
     async fn ensure_anonymous(&self) -> Result<(), StartError> {
@@ -331,69 +373,4 @@ pub(crate) fn definition_of(pipeline: &Pipeline) -> Option<PipelineDefinition> {
             |problem| warn!(pipeline = %pipeline.path, %problem, "the stored definition cannot be read"),
         )
         .ok()
-}
-
-/// Brings shards up where placement says so, and lets them go.
-async fn follow_placement(node: Node) {
-    loop {
-        let event = until_done("following placement", || node.inner.placement.next()).await;
-        match event {
-            PlacementEvent::Assigned(shards) => {
-                for (pipeline, partitions) in by_pipeline(&shards) {
-                    if let Some(served) = node.inner.directory.by_id(pipeline) {
-                        served.mailbox.tell(Message::Assign(partitions)).await;
-                    }
-                }
-            }
-            PlacementEvent::Revoked(shards) => {
-                for (pipeline, partitions) in by_pipeline(&shards) {
-                    if let Some(served) = node.inner.directory.by_id(pipeline) {
-                        served
-                            .mailbox
-                            .ask(|released| Message::Revoke(partitions, released))
-                            .await;
-                    }
-                }
-                until_done("releasing shards", || node.inner.placement.released(&shards)).await;
-            }
-            PlacementEvent::Lost(shards) => {
-                for (pipeline, partitions) in by_pipeline(&shards) {
-                    if let Some(served) = node.inner.directory.by_id(pipeline) {
-                        served.mailbox.tell(Message::Lose(partitions)).await;
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn by_pipeline(shards: &[ShardId]) -> std::collections::BTreeMap<PipelineId, Vec<Partition>> {
-    let mut grouped: std::collections::BTreeMap<PipelineId, Vec<Partition>> =
-        std::collections::BTreeMap::new();
-    for shard in shards {
-        grouped.entry(shard.pipeline).or_default().push(shard.partition);
-    }
-    grouped
-}
-
-/// How often the store is told to forget what has expired.
-const EXPIRE_EVERY: Duration = Duration::from_mins(1);
-
-async fn expire(node: Node) {
-    loop {
-        tokio::time::sleep(EXPIRE_EVERY).await;
-        loop {
-            match node.inner.store.expire(node.inner.clock.now()).await {
-                Ok(true) => tokio::task::yield_now().await,
-                Ok(false) => break,
-                Err(problem) => {
-                    warn!(
-                        error = &problem as &dyn std::error::Error,
-                        "expired results are not forgotten"
-                    );
-                    break;
-                }
-            }
-        }
-    }
 }

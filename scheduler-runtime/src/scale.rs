@@ -1,6 +1,7 @@
 //! Scales each deployment on the work that waits.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler_core::id::PipelineId;
@@ -24,22 +25,26 @@ struct Scaled {
     busy_ms: u64,
     service_time: Option<Duration>,
     workers: u32,
+    /// How often its actor had done anything by the last look, if there was nothing to do then.
+    idle_at: Option<u64>,
 }
 
 /// Looks at every deployment with room to scale, while the node runs.
-pub(crate) async fn run(node: Node) {
-    let Some(deployer) = node.inner.deployer.clone() else {
-        return;
-    };
-    let mut scaled: BTreeMap<PipelineId, Scaled> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let served = node.inner.directory.pipelines();
-        scaled.retain(|id, _| served.iter().any(|served| served.pipeline.id == *id));
-        for served in served {
-            look(&node, &*deployer, &mut scaled, &served).await;
+pub(crate) fn run(node: &Node) -> impl Future<Output = ()> + Send + use<> {
+    let (deployer, inner) = (node.inner.deployer.clone(), Arc::downgrade(&node.inner));
+    async move {
+        let Some(deployer) = deployer else { return };
+        let mut scaled: HashMap<PipelineId, Scaled> = HashMap::new();
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(inner) = inner.upgrade() else { return };
+            let node = Node { inner };
+            scaled.retain(|id, _| node.inner.directory.by_id(*id).is_some());
+            for served in node.inner.directory.pipelines() {
+                look(&node, &*deployer, &mut scaled, &served).await;
+            }
         }
     }
 }
@@ -47,7 +52,7 @@ pub(crate) async fn run(node: Node) {
 async fn look(
     node: &Node,
     deployer: &dyn Deployer,
-    scaled: &mut BTreeMap<PipelineId, Scaled>,
+    scaled: &mut HashMap<PipelineId, Scaled>,
     served: &Served,
 ) {
     let pipeline = &served.pipeline;
@@ -57,9 +62,6 @@ async fn look(
     if pipeline.deleting || bounds.min == bounds.max {
         return;
     }
-    let Ok((status, backlog)) = node.load(served).await else {
-        return;
-    };
     let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled {
         bounds,
         scaler: Scaler::new(ScalingPolicy::default(), bounds, bounds.min),
@@ -67,11 +69,21 @@ async fn look(
         busy_ms: 0,
         service_time: None,
         workers: bounds.min,
+        idle_at: None,
     });
     if scaled.bounds != bounds {
         scaled.bounds = bounds;
         scaled.scaler.set_bounds(bounds);
+        scaled.idle_at = None;
     }
+    // A pipeline that had nothing to do and heard nothing since has nothing to do.
+    if scaled.idle_at == Some(served.mailbox.turns()) {
+        return;
+    }
+    let Ok((status, backlog)) = node.load(served).await else {
+        return;
+    };
+    let turns = served.mailbox.turns();
     let counts = status.counts;
     // Shards that came or went make the sums jump; only what has grown is measured.
     let ended = counts.succeeded.saturating_sub(scaled.succeeded);
@@ -92,17 +104,16 @@ async fn look(
         service_time: scaled.service_time,
     };
     let wanted = scaled.scaler.observe(node.inner.clock.now(), load);
-    if wanted == scaled.workers {
-        return;
-    }
-    match deployer.scale(pipeline.id, wanted).await {
-        Ok(()) => {
-            info!(pipeline = %pipeline.path, from = scaled.workers, to = wanted, waiting, "workers are scaled");
-            scaled.workers = wanted;
-        }
-        Err(problem) => {
+    let is_idle = backlog + counts.ready + counts.running == 0 && wanted == bounds.min;
+    let all_here = status.tails.len() == pipeline.partitions as usize;
+    if wanted != scaled.workers {
+        if let Err(problem) = deployer.scale(pipeline.id, wanted).await {
             let problem = &problem as &dyn std::error::Error;
             warn!(pipeline = %pipeline.path, error = problem, "workers are not scaled");
+            return;
         }
+        info!(pipeline = %pipeline.path, from = scaled.workers, to = wanted, waiting, "workers are scaled");
+        scaled.workers = wanted;
     }
+    scaled.idle_at = (is_idle && all_here).then_some(turns);
 }

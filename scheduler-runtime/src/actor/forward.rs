@@ -1,18 +1,26 @@
 //! The forwarder: moves records from a partition into its shard, as many as the shard has room for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use scheduler_core::id::{Offset, ShardId};
+use scheduler_core::pipeline::Event;
 use scheduler_core::port::log::{LogError, LogReader, ReadLimit, TaskLog};
+use scheduler_core::shard::Input;
+use scheduler_core::task::Record;
+use scheduler_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::{Event, Input, Mailbox, Message, Partition, PipelineActor, Record, Timestamp};
+use super::{Line, Partition, PipelineActor, Word};
+use crate::retry::Failure as _;
 
 /// Most records in one message to the actor: more would make it deaf for too long.
 const MOST_RECORDS: usize = 1_024;
 const MOST_BYTES: usize = 1 << 20;
+/// How long the log is left alone after it failed.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The actor's end of a forwarder, which ends with it.
 #[derive(Debug)]
@@ -30,11 +38,17 @@ impl Drop for Forwarder {
 }
 
 impl Forwarder {
-    pub(super) fn spawn(log: Arc<dyn TaskLog>, shard: ShardId, from: Offset, mailbox: Mailbox) -> Self {
+    pub(super) fn spawn(
+        tasks: &tokio_util::task::TaskTracker,
+        log: Arc<dyn TaskLog>,
+        shard: ShardId,
+        from: Offset,
+        line: Line,
+    ) -> Self {
         let (limits, receive) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
-            if let Err(error) = forward(&*log, shard, from, receive, &mailbox).await {
-                mailbox.tell(Message::ReadFailed(shard.partition, error)).await;
+        let task = tasks.spawn(async move {
+            if let Err(error) = forward(&*log, shard, from, receive, &line).await {
+                line.tell(Word::ReadFailed(error)).await;
             }
         });
         Self {
@@ -50,7 +64,7 @@ async fn forward(
     shard: ShardId,
     from: Offset,
     mut limits: mpsc::Receiver<ReadLimit>,
-    mailbox: &Mailbox,
+    line: &Line,
 ) -> Result<(), LogError> {
     let mut next = from;
     let mut reader: Option<Box<dyn LogReader>> = None;
@@ -66,17 +80,23 @@ async fn forward(
             };
             match attempt.await {
                 Ok(()) => (),
-                Err(error @ (LogError::Unavailable(_) | LogError::Overloaded)) => {
+                Err(LogError::Truncated { start, .. }) if start > next => {
+                    error!(%shard, from = next.0, to = start.0, "the log has lost records before their time");
+                    line.tell(Word::Missing(start.0 - next.0)).await;
+                    (next, reader) = (start, None);
+                    records.clear();
+                }
+                Err(error) if error.passes() => {
                     warn!(%shard, error = &error as &dyn std::error::Error, "reading the log again");
                     records.clear();
                     reader = None;
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return Err(error),
             }
         }
         next = records.last().map_or(next, |record| record.offset.next());
-        if !mailbox.tell(Message::Records(shard.partition, records)).await {
+        if !line.tell(Word::Records(records)).await {
             break;
         }
     }
@@ -85,16 +105,18 @@ async fn forward(
 
 impl PipelineActor {
     pub(super) fn records(&mut self, now: Timestamp, partition: Partition, records: Vec<Record>) {
-        let Some(forwarder) = self
-            .hosted
-            .get_mut(&partition)
-            .and_then(|hosted| hosted.forwarder.as_mut())
-        else {
+        let Some(hosted) = self.hosted.get_mut(&partition) else {
+            return;
+        };
+        let Some(forwarder) = &mut hosted.forwarder else {
             return;
         };
         forwarder.reading = false;
-        for record in records {
-            self.event(now, Event::Shard(partition, Input::Arrive(record)));
+        let is_first = !std::mem::replace(&mut hosted.has_records, true);
+        self.event(now, Event::Arrive(partition, records));
+        if is_first {
+            // The store is to know soon that this owner has survived the tasks that it found.
+            self.input(now, partition, Input::Flush);
         }
         self.watch_arrived(now, partition);
     }

@@ -1,27 +1,46 @@
 //! The shards that live here: how they come up, are saved, and let go.
 
+use std::sync::Arc;
+
 use scheduler_core::activation::{Activation, Step};
-use scheduler_core::id::{CheckpointId, Tenure};
-use scheduler_core::port::store::StoreError;
+use scheduler_core::id::{CheckpointId, Epoch, Offset, Partition, Tenure};
+use scheduler_core::key::{MAX_KEYS, SeenKey};
+use scheduler_core::pipeline::Event;
+use scheduler_core::port::log::{Bounds, LogError};
+use scheduler_core::port::store::{Claimed, StoreError};
+use scheduler_core::shard::{Input, Shard};
+use scheduler_core::time::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
-use super::{
-    Bounds, Claimed, Durable, Epoch, Event, Forwarder, Input, LogError, Offset, Partition, PipelineActor,
-    Timestamp, oneshot,
-};
-use crate::retry::until_done;
+use super::forward::Forwarder;
+use super::{Durable, Line, Mailbox, Mark, PipelineActor, Stay, Word};
+use crate::directory::topic_of;
+use crate::retry::{in_full, until_done};
+
+/// Of those who wait for checkpoints, those who are gone are looked for when there are more.
+const WAITING_SWEEP: usize = 64;
 
 /// A shard that lives here, or is about to.
 #[derive(Debug)]
 pub(super) struct Hosted {
     pub(super) activation: Activation,
     pub(super) forwarder: Option<Forwarder>,
-    /// What is wrong, for people.
-    pub(super) problem: Option<String>,
+    /// Whether the log's first records are in.
+    pub(super) has_records: bool,
+    truncating: Option<AbortHandle>,
+    stay: Stay,
+    /// Changes with each save.
+    mark: Mark,
     /// Who waits for which checkpoint.
     waiting: Vec<(CheckpointId, oneshot::Sender<()>)>,
     /// Who waits for the release; answered by being dropped.
-    released: Vec<std::sync::Arc<Released>>,
+    released: Vec<Arc<Released>>,
+    /// Ends with its stay here; whoever works for it goes by this.
+    ended: CancellationToken,
+    _life: DropGuard,
 }
 
 /// Answers when the last of several shards has let go of it.
@@ -36,44 +55,117 @@ impl Drop for Released {
     }
 }
 
+/// What is wrong with a partition.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// For people.
+    pub(super) problem: String,
+    /// Whether its shard was left alone here, and comes up again if somebody says so.
+    can_try_again: bool,
+}
+
 impl PipelineActor {
-    pub(super) fn assign(&mut self, partition: Partition) {
+    pub(super) fn assign(&mut self, partition: Partition, insist: bool) {
         if self.hosted.contains_key(&partition) {
             return;
         }
-        let policy = std::sync::Arc::new(self.pipeline.policy.clone());
+        self.troubles.remove(&partition);
+        let policy = Arc::new(self.pipeline.policy.clone());
         let (activation, step) = Activation::begin(self.shard_id(partition), policy, self.world.grace);
+        let ended = self.world.ended.child_token();
         let hosted = Hosted {
-            activation,
+            activation: if insist {
+                activation.insisting()
+            } else {
+                activation
+            },
             forwarder: None,
-            problem: None,
+            has_records: false,
+            truncating: None,
+            stay: Stay(self.next_mark()),
+            mark: Mark(self.next_mark()),
             waiting: Vec::new(),
             released: Vec::new(),
+            _life: ended.clone().drop_guard(),
+            ended,
         };
         self.hosted.insert(partition, hosted);
-        self.step(Timestamp::ZERO, partition, step);
+        self.step(self.world.clock.now(), partition, step);
     }
 
-    pub(super) fn claimed(&mut self, partition: Partition, claimed: Claimed) {
-        let Some(hosted) = self.hosted.get_mut(&partition) else {
+    /// Brings up again what was left alone for a reason that somebody says is no more.
+    pub(super) fn try_again(&mut self) {
+        let left: Vec<Partition> = self
+            .troubles
+            .iter()
+            .filter(|(_, trouble)| trouble.can_try_again)
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in left {
+            self.assign(partition, true);
+        }
+    }
+
+    /// Takes what was said to one stay of a shard.
+    pub(super) fn hear(&mut self, now: Timestamp, partition: Partition, stay: Stay, word: Word) {
+        if self
+            .hosted
+            .get(&partition)
+            .is_none_or(|hosted| hosted.stay != stay)
+        {
             return;
-        };
-        let step = hosted.activation.claimed(claimed);
-        self.step(Timestamp::ZERO, partition, step);
+        }
+        match word {
+            Word::Records(records) => self.records(now, partition, records),
+            Word::Saved(id) => self.saved(now, partition, id),
+            Word::Claimed(claimed) => self.claimed(now, partition, claimed),
+            Word::Measured(bounds, keys) => self.measured(now, partition, bounds, keys),
+            Word::Unpark(tasks, next_wake) => {
+                let offsets: Vec<Offset> = tasks.iter().map(|task| task.offset).collect();
+                self.input(now, partition, Input::Unpark { tasks, next_wake });
+                for offset in offsets {
+                    self.watch_again(now, (partition, offset));
+                }
+            }
+            Word::Fenced(stored) => self.fenced(now, partition, stored),
+            Word::Missing(missing) => self.warn_of(
+                partition,
+                &format!("its log has lost {missing} records before their time"),
+            ),
+            Word::ReadFailed(problem) => self.read_failed(partition, &problem),
+            Word::NoParked(problem) => {
+                self.warn_of(
+                    partition,
+                    &format!("its parked tasks do not come back: {problem}"),
+                );
+            }
+            Word::Broken(problem) => {
+                self.lose(now, partition);
+                self.leave_alone(partition, &problem);
+            }
+        }
     }
 
-    pub(super) fn measured(&mut self, now: Timestamp, partition: Partition, bounds: Bounds) {
-        let shard = self.shard_id(partition);
+    fn claimed(&mut self, now: Timestamp, partition: Partition, claimed: Claimed) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            let step = hosted.activation.claimed(claimed);
+            self.step(now, partition, step);
+        }
+    }
+
+    fn measured(&mut self, now: Timestamp, partition: Partition, bounds: Bounds, keys: Vec<SeenKey>) {
         let Some(hosted) = self.hosted.get_mut(&partition) else {
             return;
         };
         match hosted.activation.measured(now, bounds) {
-            Ok(step) => self.step(now, partition, step),
+            Ok(step) => {
+                self.step(now, partition, step);
+                // The forwarder's first records come after this.
+                self.input(now, partition, Input::Keys(keys));
+            }
             Err(damage) => {
-                error!(%shard, error = &damage as &dyn std::error::Error, "the saved state cannot be read");
-                hosted.problem = Some(format!(
-                    "shard {shard} does not run: its saved state cannot be read: {damage}"
-                ));
+                self.hosted.remove(&partition);
+                self.leave_alone(partition, &format!("its saved state cannot be read: {damage}"));
             }
         }
     }
@@ -84,106 +176,178 @@ impl PipelineActor {
         match step {
             Step::Claim => {
                 let (store, node) = (self.world.store.clone(), self.world.node);
-                self.spawn_for(move |mailbox| async move {
-                    let claim = || store.claim(shard, node);
-                    let claimed = until_done("claiming a shard", claim).await;
-                    mailbox.tell(super::Message::Claimed(partition, claimed)).await;
+                let turn = self.world.activating.clone();
+                self.spawn_for(partition, async move |line| {
+                    let _turn = turn.acquire().await;
+                    let claimed = until_done("claiming a shard", || store.claim(shard, node)).await;
+                    line.tell(claimed.map_or_else(
+                        |problem| Word::Broken(format!("it cannot be claimed: {}", in_full(&problem))),
+                        Word::Claimed,
+                    ))
+                    .await;
                 });
             }
             Step::Measure => {
-                let log = self.world.log.clone();
-                self.spawn_for(move |mailbox| async move {
-                    let bounds = until_done("measuring a log", || log.bounds(shard)).await;
-                    mailbox.tell(super::Message::Measured(partition, bounds)).await;
+                let (log, topic) = (self.world.log.clone(), topic_of(&self.pipeline));
+                let store = self.world.store.clone();
+                let turn = self.world.activating.clone();
+                self.spawn_for(partition, async move |line| {
+                    let _turn = turn.acquire().await;
+                    let measure = || async {
+                        log.ensure(&topic).await?;
+                        log.bounds(shard).await
+                    };
+                    let load = || store.keys(shard, MAX_KEYS);
+                    let word = match until_done("measuring a log", measure).await {
+                        Ok(bounds) => match until_done("loading idempotency keys", load).await {
+                            Ok(keys) => Word::Measured(bounds, keys),
+                            Err(problem) => {
+                                Word::Broken(format!("its keys cannot be read: {}", in_full(&problem)))
+                            }
+                        },
+                        Err(problem) => {
+                            Word::Broken(format!("its log cannot be read: {}", in_full(&problem)))
+                        }
+                    };
+                    line.tell(word).await;
                 });
             }
             Step::Run {
                 shard: machine,
                 from,
                 missing,
-            } => {
-                let Some(mailbox) = self.mailbox() else { return };
-                if missing > 0 {
-                    error!(%shard, missing, "the log has lost records before their time");
-                }
-                let hosted = self.hosted.get_mut(&partition);
-                if let Some(hosted) = hosted {
-                    hosted.problem = (missing > 0).then(|| {
-                        format!("the log of shard {shard} has lost {missing} records before their time")
-                    });
-                    hosted.forwarder = Some(Forwarder::spawn(self.world.log.clone(), shard, from, mailbox));
-                }
-                info!(%shard, epoch = machine.tenure().epoch.0, from = from.0, "shard is active");
-                self.event(now, Event::Activate(machine));
+                log_end,
+            } => self.bring_up(now, partition, machine, from, missing, log_end),
+            Step::Flush => {
+                self.input(now, partition, Input::Flush);
             }
-            Step::Flush => self.event(now, Event::Shard(partition, Input::Flush)),
             Step::Release(tenure) => self.release(now, partition, tenure),
             Step::Quarantine { owners } => {
-                error!(%shard, owners, "shard is quarantined: its last owners died before they saved anything");
-                if let Some(hosted) = self.hosted.get_mut(&partition) {
-                    hosted.problem = Some(format!(
-                        "shard {shard} is quarantined: its last {owners} owners died before they saved anything"
-                    ));
-                }
+                self.hosted.remove(&partition);
+                let problem = format!(
+                    "it is quarantined, because its last {owners} owners died before they saved anything"
+                );
+                self.leave_alone(partition, &problem);
             }
             Step::Nothing => (),
         }
     }
 
+    fn bring_up(
+        &mut self,
+        now: Timestamp,
+        partition: Partition,
+        machine: Box<Shard>,
+        from: Offset,
+        missing: u64,
+        log_end: Offset,
+    ) {
+        let (shard, epoch) = (self.shard_id(partition), machine.tenure().epoch.0);
+        let line = self.line(partition);
+        let (Some(hosted), Some(line)) = (self.hosted.get_mut(&partition), line) else {
+            return;
+        };
+        let is_leaving = hosted.activation.is_leaving();
+        if !is_leaving {
+            let forwarder = Forwarder::spawn(&self.world.tasks, self.world.log.clone(), shard, from, line);
+            hosted.forwarder = Some(forwarder);
+        }
+        self.event(now, Event::Activate(machine));
+        if missing > 0 {
+            error!(%shard, missing, "the log has lost records before their time");
+            self.warn_of(
+                partition,
+                &format!("its log has lost {missing} records before their time"),
+            );
+        }
+        info!(%shard, epoch, from = from.0, "shard is active");
+        if is_leaving {
+            self.let_go(now, partition);
+        } else if from >= log_end {
+            // There is nothing that it could die of, so the store may know at once that it lives.
+            self.input(now, partition, Input::Flush);
+        }
+        // Tasks that are watched may have ended or been parked before.
+        self.watch_arrived(now, partition);
+    }
+
     fn release(&mut self, now: Timestamp, partition: Partition, tenure: Tenure) {
-        self.event(now, Event::Deactivate(partition));
+        self.deactivate(now, partition);
         let Some(hosted) = self.hosted.remove(&partition) else {
             return;
         };
-        let store = self.world.store.clone();
-        tokio::spawn(async move {
-            until_done("releasing a shard", || store.release(tenure)).await;
-            info!(shard = %tenure.shard, epoch = tenure.epoch.0, "shard is released");
+        let (store, ended) = (self.world.store.clone(), self.world.ended.clone());
+        self.world.tasks.spawn(async move {
+            let release = until_done("releasing a shard", || store.release(tenure));
+            match ended.run_until_cancelled(release).await {
+                Some(Ok(())) => info!(shard = %tenure.shard, epoch = tenure.epoch.0, "shard is released"),
+                Some(Err(problem)) => {
+                    error!(shard = %tenure.shard, error = &problem as &dyn std::error::Error, "shard is not released");
+                }
+                None => (),
+            }
             drop(hosted);
         });
     }
 
     pub(super) fn revoke(&mut self, now: Timestamp, partitions: Vec<Partition>, reply: oneshot::Sender<()>) {
-        let released = std::sync::Arc::new(Released(Some(reply)));
+        let released = Arc::new(Released(Some(reply)));
         for partition in partitions {
-            let Some(hosted) = self.hosted.get_mut(&partition) else {
-                continue;
-            };
-            hosted.released.push(released.clone());
-            hosted.forwarder = None;
-            let step = hosted.activation.revoke();
-            let active = hosted.activation.tenure().is_some();
-            self.step(now, partition, step);
-            if !active {
-                self.hosted.remove(&partition);
-            } else if self
-                .machine
-                .shard(partition)
-                .is_some_and(scheduler_core::shard::Shard::is_saved)
-            {
-                self.after_save(now, partition);
+            self.troubles.remove(&partition);
+            if let Some(hosted) = self.hosted.get_mut(&partition) {
+                hosted.released.push(released.clone());
+                self.let_go(now, partition);
             }
         }
     }
 
-    pub(super) fn lose(&mut self, now: Timestamp, partition: Partition) {
-        if let Some(mut hosted) = self.hosted.remove(&partition) {
-            hosted.activation.fenced();
-            self.event(now, Event::Deactivate(partition));
-        }
-    }
-
-    pub(super) fn fenced(&mut self, now: Timestamp, partition: Partition, stored: Epoch) {
-        let shard = self.shard_id(partition);
-        warn!(%shard, epoch = stored.0, "shard has another owner");
-        self.lose(now, partition);
-    }
-
-    pub(super) fn saved(&mut self, now: Timestamp, partition: Partition, id: CheckpointId) {
-        self.event(now, Event::Shard(partition, Input::Saved(id)));
+    /// Has a shard leave as soon as all of it is saved.
+    fn let_go(&mut self, now: Timestamp, partition: Partition) {
         let Some(hosted) = self.hosted.get_mut(&partition) else {
             return;
         };
+        hosted.forwarder = None;
+        let step = hosted.activation.revoke();
+        self.step(now, partition, step);
+        if self.machine.shard(partition).is_some_and(Shard::is_saved) {
+            self.after_save(now, partition);
+        }
+    }
+
+    pub(super) fn lose(&mut self, now: Timestamp, partition: Partition) {
+        self.troubles.remove(&partition);
+        if self.hosted.remove(&partition).is_some() {
+            self.deactivate(now, partition);
+        }
+    }
+
+    fn fenced(&mut self, now: Timestamp, partition: Partition, stored: Epoch) {
+        let shard = self.shard_id(partition);
+        warn!(%shard, epoch = stored.0, "shard has another owner");
+        self.lose(now, partition);
+        let problem = format!(
+            "shard {shard} does not run here: another node has taken it, with epoch {}",
+            stored.0
+        );
+        let trouble = Trouble {
+            problem,
+            can_try_again: false,
+        };
+        self.troubles.insert(partition, trouble);
+    }
+
+    fn deactivate(&mut self, now: Timestamp, partition: Partition) {
+        self.event(now, Event::Deactivate(partition));
+        self.watchers.forget(partition);
+    }
+
+    fn saved(&mut self, now: Timestamp, partition: Partition, id: CheckpointId) {
+        let mark = Mark(self.next_mark());
+        self.input(now, partition, Input::Saved(id));
+        let Some(hosted) = self.hosted.get_mut(&partition) else {
+            return;
+        };
+        hosted.mark = mark;
         for (_, reply) in hosted.waiting.extract_if(.., |(wanted, _)| *wanted <= id) {
             let _ = reply.send(());
         }
@@ -211,28 +375,69 @@ impl PipelineActor {
             return Some(durable);
         }
         let wanted = shard.covering();
-        self.event(now, Event::Shard(partition, Input::Flush));
-        self.hosted.get_mut(&partition)?.waiting.push((wanted, send));
+        self.input(now, partition, Input::Flush);
+        let waiting = &mut self.hosted.get_mut(&partition)?.waiting;
+        // While nothing can be saved, those who ask come and go.
+        if waiting.len() >= WAITING_SWEEP && waiting.len() == waiting.capacity() {
+            waiting.retain(|(_, reply)| !reply.is_closed());
+        }
+        waiting.push((wanted, send));
         Some(durable)
     }
 
-    pub(super) fn read_failed(&mut self, partition: Partition, problem: &LogError) {
-        let shard = self.shard_id(partition);
-        error!(%shard, error = problem as &dyn std::error::Error, "the log cannot be read on");
-        if let Some(hosted) = self.hosted.get_mut(&partition) {
-            hosted.forwarder = None;
-            hosted.problem = Some(format!("shard {shard} takes no new tasks: {problem}"));
-        }
+    pub(super) fn mark_of(&self, partition: Partition) -> Mark {
+        self.hosted
+            .get(&partition)
+            .map_or(Mark::default(), |hosted| hosted.mark)
     }
 
-    pub(super) fn truncate(&self, partition: Partition, before: Offset) {
+    fn read_failed(&mut self, partition: Partition, problem: &LogError) {
+        if let Some(hosted) = self.hosted.get_mut(&partition) {
+            hosted.forwarder = None;
+        }
+        self.warn_of(
+            partition,
+            &format!("it takes no new tasks from its log: {}", in_full(problem)),
+        );
+    }
+
+    /// Shows what is wrong with a shard that runs all the same.
+    fn warn_of(&mut self, partition: Partition, problem: &str) {
+        let shard = self.shard_id(partition);
+        error!(%shard, problem, "something is wrong with a shard");
+        let trouble = Trouble {
+            problem: format!("shard {shard}: {problem}"),
+            can_try_again: false,
+        };
+        self.troubles.insert(partition, trouble);
+    }
+
+    /// Shows why a shard does not run.
+    fn leave_alone(&mut self, partition: Partition, problem: &str) {
+        let shard = self.shard_id(partition);
+        error!(%shard, problem, "shard is left alone");
+        let trouble = Trouble {
+            problem: format!(
+                "shard {shard} does not run: {problem}; once that is mended, pause and resume the pipeline to try again"
+            ),
+            can_try_again: true,
+        };
+        self.troubles.insert(partition, trouble);
+    }
+
+    pub(super) fn truncate(&mut self, partition: Partition, before: Offset) {
         let (log, shard) = (self.world.log.clone(), self.shard_id(partition));
-        tokio::spawn(async move {
-            // Not done this time, it is done with the next checkpoint.
-            if let Err(problem) = log.truncate(shard, before).await {
+        let task = self.spawn_for(partition, async move |_| {
+            if let Err(problem) = until_done("truncating a log", || log.truncate(shard, before)).await {
                 warn!(%shard, error = &problem as &dyn std::error::Error, "the log is not truncated");
             }
         });
+        if let Some(hosted) = self.hosted.get_mut(&partition)
+            && let Some(older) = std::mem::replace(&mut hosted.truncating, task)
+        {
+            // It asks for less.
+            older.abort();
+        }
     }
 
     pub(super) fn load_parked(
@@ -243,27 +448,46 @@ impl PipelineActor {
         limit: usize,
     ) {
         let (store, shard) = (self.world.store.clone(), self.shard_id(partition));
-        self.spawn_for(move |mailbox| async move {
-            // One more than is wanted tells when the next is due.
+        self.spawn_for(partition, async move |line| {
             let page = || async {
-                let mut tasks = store.parked(shard, until, after, limit).await?;
+                let tasks = store.parked(shard, until, after, limit).await?;
                 let last = tasks.last().map(|task| (task.wake_at, task.offset)).or(after);
                 let next = store.parked(shard, Timestamp::MAX, last, 1).await?;
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
-                tasks.shrink_to_fit();
                 Ok::<_, StoreError>((tasks, next_wake))
             };
-            let (tasks, next_wake) = until_done("loading parked tasks", page).await;
-            mailbox
-                .tell(super::Message::Unpark(partition, tasks, next_wake))
-                .await;
+            let word = match until_done("loading parked tasks", page).await {
+                Ok((tasks, next_wake)) => Word::Unpark(tasks, next_wake),
+                Err(problem) => Word::NoParked(in_full(&problem)),
+            };
+            line.tell(word).await;
         });
     }
 
-    /// Does something that takes time and answers into the mailbox, unless the actor is ending.
-    fn spawn_for<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(super::Mailbox) -> F) {
-        if let Some(mailbox) = self.mailbox() {
-            tokio::spawn(work(mailbox));
-        }
+    pub(super) fn line(&self, partition: Partition) -> Option<Line> {
+        let hosted = self.hosted.get(&partition)?;
+        let send = self.mailbox.upgrade()?;
+        Some(Line {
+            mailbox: Mailbox {
+                send,
+                turns: self.turns.clone(),
+            },
+            partition,
+            stay: hosted.stay,
+        })
+    }
+
+    /// Does something for a shard that takes time, while the shard is here.
+    fn spawn_for<F>(&self, partition: Partition, work: impl FnOnce(Line) -> F) -> Option<AbortHandle>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (hosted, line) = (self.hosted.get(&partition)?, self.line(partition)?);
+        let (ended, work) = (hosted.ended.clone(), work(line));
+        let task = self
+            .world
+            .tasks
+            .spawn(async move { ended.run_until_cancelled(work).await });
+        Some(task.abort_handle())
     }
 }

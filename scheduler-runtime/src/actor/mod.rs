@@ -2,32 +2,48 @@
 //!
 //! It never waits for anything but its mailbox and its next deadline: what takes time (claims, reads, saves) is done by others, who answer into
 //! the mailbox. So everybody may wait for room in the mailbox without a deadlock.
+//!
+//! | file | idea |
+//! | --- | --- |
+//! | `line.rs` | what is told to a shard by those who work for it |
+//! | `host.rs` | the shards that live here: how they come up, are saved, and let go |
+//! | `forward.rs` | from the log into a shard |
+//! | `sessions.rs`, `outbox.rs` | from a shard to workers |
+//! | `watch.rs` | those who want to know what happens to tasks |
 
 mod forward;
 mod host;
+mod line;
+mod outbox;
+mod sessions;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use scheduler_core::id::{CheckpointId, Epoch, LeaseToken, Offset, Partition, ShardId, WorkerId};
-use scheduler_core::outcome::ParkedTask;
+use bytes::Bytes;
+use scheduler_core::id::{Offset, Partition, ShardId, WorkerId};
+use scheduler_core::key::KeyHash;
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::port::catalog::Pipeline;
 use scheduler_core::port::gateway::{
-    HeldLease, Lease, Report, TaskState, TaskView, WorkerCommand, WorkerEvent, WorkerHello,
+    HeldLease, Lease, Report, TaskState, WorkerCommand, WorkerEvent, WorkerHello,
 };
-use scheduler_core::port::log::{Bounds, LogError, TaskLog};
-use scheduler_core::port::store::{CheckpointStore, Claimed};
+use scheduler_core::port::log::TaskLog;
+use scheduler_core::port::store::CheckpointStore;
 use scheduler_core::session::SessionId;
-use scheduler_core::shard::{Answer, Counts, Found, Input};
-use scheduler_core::task::Record;
+use scheduler_core::shard::{Answer, Counts, Found, Input, Shard};
 use scheduler_core::time::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use self::forward::Forwarder;
-use self::host::Hosted;
+use self::host::{Hosted, Trouble};
+pub(crate) use self::line::{Line, Stay, Word};
+pub(crate) use self::outbox::{Events, Outbox};
+use self::sessions::{Polling, Telling};
 pub(crate) use self::watch::Watched;
 use self::watch::Watchers;
 use crate::clock::Clock;
@@ -37,12 +53,15 @@ use crate::saver::Order;
 const MAILBOX: usize = 1_024;
 /// Messages taken together, so that what they bring meets at one dispatch.
 const BATCH: usize = 256;
-
-/// Told to a session's transport, in batches.
-pub(crate) type Events = mpsc::UnboundedSender<Vec<WorkerEvent>>;
+/// Room for messages that an idle actor keeps.
+const IDLE_BATCH: usize = 16;
 
 /// Says when a change is in the store. If it ends without a word, the shard has left this node.
 pub(crate) type Durable = oneshot::Receiver<()>;
+
+/// When something was read from the store, as a shard counts: what was read at an earlier mark may be older than what it has saved since.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Mark(u64);
 
 /// What can be said to an actor.
 #[derive(Debug)]
@@ -53,26 +72,14 @@ pub(crate) enum Message {
     Revoke(Vec<Partition>, oneshot::Sender<()>),
     /// These are elsewhere already.
     Lose(Vec<Partition>),
-    /// The store's answer to a claim.
-    Claimed(Partition, Claimed),
-    /// The log's bounds.
-    Measured(Partition, Bounds),
-    /// The forwarder's next records.
-    Records(Partition, Vec<Record>),
-    /// The forwarder cannot go on; it has ended.
-    ReadFailed(Partition, LogError),
-    /// The store has a checkpoint.
-    Saved(Partition, CheckpointId),
-    /// The shard has another owner.
-    Fenced(Partition, Epoch),
-    /// Parked tasks, and when the next after them is wanted.
-    Unpark(Partition, Vec<ParkedTask>, Timestamp),
-    /// Opens a session.
-    Open(SessionId, WorkerHello, Events),
+    /// For one stay of a shard.
+    Shard(Partition, Stay, Word),
+    /// Opens a session, whose worker was told this definition.
+    Open(SessionId, WorkerHello, Arc<Outbox>, Bytes),
     /// Asks for leases once.
     Poll(SessionId, WorkerId, u32, oneshot::Sender<Vec<Lease>>),
-    /// A session or a poll is over.
-    Close(SessionId),
+    /// A session or a poll is over; whether a poll has got what it was answered.
+    Close(SessionId, bool),
     /// A worker has spoken in its session.
     Commands(SessionId, Vec<WorkerCommand>),
     /// A worker reports without a session. For each shard that had a report: when it is saved.
@@ -83,10 +90,12 @@ pub(crate) enum Message {
     ),
     /// A worker gives signs of life without a session.
     Extend(Vec<HeldLease>, oneshot::Sender<Vec<Answer>>),
-    /// Somebody changes a task. The answer, and when it is saved.
-    Change(Partition, Input, oneshot::Sender<(Answer, Option<Durable>)>),
-    /// What is known of a task.
-    Find(Partition, Offset, oneshot::Sender<Found>),
+    /// Somebody changes tasks of a partition: nothing of it, if what it stands on was read at another mark than the shard's.
+    Change(Partition, Vec<Input>, Option<Mark>, oneshot::Sender<Changed>),
+    /// What is known of tasks.
+    Find(Partition, Vec<Offset>, oneshot::Sender<Vec<Found>>),
+    /// Which tasks run for idempotency keys.
+    FindKeys(Partition, Vec<KeyHash>, oneshot::Sender<Vec<Option<Offset>>>),
     /// Tasks below an offset in some states; and one past the last offset that has arrived, if the shard is active.
     List(
         Partition,
@@ -103,6 +112,19 @@ pub(crate) enum Message {
     Update(Arc<Pipeline>),
     /// The node goes down: no more leases, and answer once nothing runs.
     Drain(oneshot::Sender<()>),
+    /// It is over: sessions, polls and watches end, shards are dropped as they are, and nothing is heard any more.
+    Stop,
+}
+
+/// The answer to [`Message::Change`].
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// One for each input; none if what they stand on is too old.
+    pub(crate) answers: Option<Vec<Answer>>,
+    /// The mark of now.
+    pub(crate) mark: Mark,
+    /// When all of it is saved; `None` if nothing was done.
+    pub(crate) durable: Option<Durable>,
 }
 
 /// How a pipeline fares on this node.
@@ -110,20 +132,23 @@ pub(crate) enum Message {
 pub(crate) struct Status {
     pub(crate) counts: Counts,
     pub(crate) sessions: u64,
-    /// One past the last offset that each active shard has taken from the log.
-    pub(crate) tails: Vec<(Partition, Offset)>,
+    /// One past the last offset that each active shard has taken from the log, by partition.
+    pub(crate) tails: BTreeMap<Partition, Offset>,
     /// What is wrong with shards, for people.
     pub(crate) problems: Vec<String>,
 }
 
 /// Where an actor is told things.
 #[derive(Clone, Debug)]
-pub(crate) struct Mailbox(mpsc::Sender<Message>);
+pub(crate) struct Mailbox {
+    send: mpsc::Sender<Message>,
+    turns: Arc<AtomicU64>,
+}
 
 impl Mailbox {
     /// Tells it, waiting for room. Nothing is said if the actor is gone: the pipeline is deleted, or the node is down.
     pub(crate) async fn tell(&self, message: Message) -> bool {
-        self.0.send(message).await.is_ok()
+        self.send.send(message).await.is_ok()
     }
 
     /// Asks it. `None` if the actor is gone.
@@ -131,6 +156,17 @@ impl Mailbox {
         let (send, answer) = oneshot::channel();
         self.tell(message(send)).await;
         answer.await.ok()
+    }
+
+    /// Stops the actor, and waits until it has.
+    pub(crate) async fn stop(&self) {
+        self.tell(Message::Stop).await;
+        self.send.closed().await;
+    }
+
+    /// How often the actor has done anything: while that stays the same, so does everything about it.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 }
 
@@ -142,7 +178,14 @@ pub(crate) struct World {
     pub(crate) grace: Duration,
     pub(crate) log: Arc<dyn TaskLog>,
     pub(crate) store: Arc<dyn CheckpointStore>,
+    /// Bounded by the number of shards: each has one checkpoint under way at most.
     pub(crate) saver: mpsc::UnboundedSender<Order>,
+    /// Bounds how many shards come up at once.
+    pub(crate) activating: Arc<Semaphore>,
+    /// Every task of the node.
+    pub(crate) tasks: TaskTracker,
+    /// The end of the node, however it comes.
+    pub(crate) ended: CancellationToken,
 }
 
 /// The actor. See the [module](self).
@@ -150,49 +193,56 @@ pub(crate) struct World {
 pub(crate) struct PipelineActor {
     world: World,
     mailbox: mpsc::WeakSender<Message>,
+    turns: Arc<AtomicU64>,
     pipeline: Arc<Pipeline>,
     machine: PipelineNode,
     hosted: BTreeMap<Partition, Hosted>,
+    /// What is wrong with partitions, whether their shards are here or not.
+    troubles: BTreeMap<Partition, Trouble>,
     sessions: BTreeMap<SessionId, Telling>,
-    polls: BTreeMap<SessionId, oneshot::Sender<Vec<Lease>>>,
+    polls: BTreeMap<SessionId, Polling>,
     watchers: Watchers,
-    draining: Option<oneshot::Sender<()>>,
+    draining: bool,
+    drained: Vec<oneshot::Sender<()>>,
+    is_stopped: bool,
     effects: Vec<Effect>,
-}
-
-/// A session's transport, and what it is told at the end of this batch.
-#[derive(Debug)]
-struct Telling {
-    events: Events,
-    batch: Vec<WorkerEvent>,
+    /// The last mark or stay that was given out.
+    last_mark: u64,
 }
 
 impl PipelineActor {
-    /// Starts the actor of a pipeline. It ends when all mailboxes are gone.
+    /// Starts the actor of a pipeline. It ends with the node, when it is told to, or when all mailboxes are gone.
     pub(crate) fn spawn(world: World, pipeline: Arc<Pipeline>) -> Mailbox {
         let (send, receive) = mpsc::channel(MAILBOX);
+        let (tasks, ended) = (world.tasks.clone(), world.ended.clone());
+        let turns = Arc::new(AtomicU64::new(0));
         let actor = Self {
             world,
             mailbox: send.downgrade(),
+            turns: turns.clone(),
             machine: PipelineNode::new(Arc::new(pipeline.policy.clone()), pipeline.paused),
             pipeline,
             hosted: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             sessions: BTreeMap::new(),
             polls: BTreeMap::new(),
             watchers: Watchers::default(),
-            draining: None,
+            draining: false,
+            drained: Vec::new(),
+            is_stopped: false,
             effects: Vec::new(),
+            last_mark: 0,
         };
-        tokio::spawn(actor.run(receive));
-        Mailbox(send)
+        tasks.spawn(async move { ended.run_until_cancelled(actor.run(receive)).await });
+        Mailbox { send, turns }
     }
 
     async fn run(mut self, mut receive: mpsc::Receiver<Message>) {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mut armed = Some(Timestamp::ZERO);
-        loop {
+        while !self.is_stopped {
             let due = self.machine.next_deadline();
             if due != armed {
                 if let Some(due) = due {
@@ -206,102 +256,66 @@ impl PipelineActor {
                     if taken == 0 {
                         return;
                     }
+                    if batch.capacity() > IDLE_BATCH && taken < batch.capacity() / 4 {
+                        // A burst is over; ten thousand idle actors are to cost little.
+                        batch.shrink_to(batch.capacity() / 2);
+                    }
                 }
                 () = &mut timer, if armed.is_some() => armed = None,
             }
+            self.turns.fetch_add(1, Ordering::Relaxed);
             let now = self.world.clock.now();
             for message in batch.drain(..) {
                 self.take(now, message);
             }
-            self.machine.handle(now, Event::Tick, &mut self.effects);
-            self.machine.dispatch(now, &mut self.effects);
-            self.carry_out(now);
+            self.event(now, Event::Tick);
+            loop {
+                self.machine.dispatch(now, &mut self.effects);
+                while !self.effects.is_empty() {
+                    self.carry_out(now);
+                }
+                // Whoever does not listen gives back leases, which others may want.
+                if !self.tell_sessions(now) {
+                    break;
+                }
+            }
             if self.watchers.nobody_watches_all() {
                 self.event(now, Event::WatchAll(false));
             }
             self.read_on();
-            self.tell_sessions();
             self.end_drain();
         }
     }
 
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
-            Message::Records(partition, records) => self.records(now, partition, records),
+            Message::Shard(partition, stay, word) => self.hear(now, partition, stay, word),
             Message::Commands(session, commands) => self.event(now, Event::Commands(session, commands)),
-            Message::Saved(partition, id) => self.saved(now, partition, id),
             Message::Assign(partitions) => partitions
                 .into_iter()
-                .for_each(|partition| self.assign(partition)),
+                .for_each(|partition| self.assign(partition, false)),
             Message::Revoke(partitions, released) => self.revoke(now, partitions, released),
             Message::Lose(partitions) => partitions
                 .into_iter()
                 .for_each(|partition| self.lose(now, partition)),
-            Message::Claimed(partition, claimed) => self.claimed(partition, claimed),
-            Message::Measured(partition, bounds) => self.measured(now, partition, bounds),
-            Message::ReadFailed(partition, error) => self.read_failed(partition, &error),
-            Message::Fenced(partition, stored) => self.fenced(now, partition, stored),
-            Message::Unpark(partition, tasks, next_wake) => {
-                self.event(now, Event::Shard(partition, Input::Unpark { tasks, next_wake }));
+            Message::Open(session, hello, outbox, definition) => {
+                self.open(now, session, hello, outbox, &definition);
             }
-            Message::Open(session, hello, events) => {
-                self.sessions.insert(
-                    session,
-                    Telling {
-                        events,
-                        batch: Vec::new(),
-                    },
-                );
-                self.event(now, Event::Open(session, hello));
-                if self.draining.is_some() {
-                    self.tell(session, WorkerEvent::GoAway);
-                }
-            }
-            Message::Poll(session, worker, limit, reply) => {
-                self.polls.insert(session, reply);
-                self.event(
-                    now,
-                    Event::Poll {
-                        session,
-                        worker,
-                        limit,
-                    },
-                );
-            }
-            Message::Close(session) => {
-                self.sessions.remove(&session);
-                self.polls.remove(&session);
-                self.event(now, Event::Close(session));
-            }
+            Message::Poll(session, worker, limit, reply) => self.poll(now, session, worker, limit, reply),
+            Message::Close(session, complete) => self.close(now, session, complete),
             Message::Report(worker, reports, reply) => self.report(now, worker, reports, reply),
-            Message::Extend(leases, reply) => {
-                let mut extend = |HeldLease {
-                                      partition,
-                                      offset,
-                                      token,
-                                  }: HeldLease| {
-                    let input = Input::Extend {
-                        offset,
-                        token,
-                        progress: None,
-                    };
-                    self.machine
-                        .handle(now, Event::Shard(partition, input), &mut self.effects)
-                };
-                let answers = leases.into_iter().map(&mut extend).collect();
-                let _ = reply.send(answers);
+            Message::Extend(leases, reply) => self.extend(now, leases, reply),
+            Message::Change(partition, inputs, mark, reply) => {
+                self.change(now, partition, inputs, mark, reply);
             }
-            Message::Change(partition, input, reply) => {
-                let answer = self
-                    .machine
-                    .handle(now, Event::Shard(partition, input), &mut self.effects);
-                let durable = (answer == Answer::Done)
-                    .then(|| self.durable(now, partition))
-                    .flatten();
-                let _ = reply.send((answer, durable));
+            Message::Find(partition, offsets, reply) => {
+                let find = |offset| self.find(partition, offset);
+                let _ = reply.send(offsets.into_iter().map(find).collect());
             }
-            Message::Find(partition, offset, reply) => {
-                let _ = reply.send(self.find(partition, offset));
+            Message::FindKeys(partition, keys, reply) => {
+                let shard = self.machine.shard(partition);
+                let find = |key| shard.and_then(|shard| shard.task_of_key(key));
+                let _ = reply.send(keys.into_iter().map(find).collect());
             }
             Message::List(partition, before, limit, states, reply) => {
                 let wanted = |state| states.is_empty() || states.contains(&state);
@@ -309,7 +323,7 @@ impl PipelineActor {
                 let list = shard
                     .map(|shard| shard.list(before, limit, wanted))
                     .unwrap_or_default();
-                let _ = reply.send((list, shard.map(scheduler_core::shard::Shard::tail)));
+                let _ = reply.send((list, shard.map(Shard::tail)));
             }
             Message::Watch(what, watcher) => self.watch(now, what, watcher),
             Message::Status(reply) => {
@@ -317,12 +331,15 @@ impl PipelineActor {
             }
             Message::Update(pipeline) => self.update(now, pipeline),
             Message::Drain(reply) => {
+                self.draining = true;
+                self.drained.push(reply);
                 self.event(now, Event::Pause(true));
-                for session in self.sessions.keys().copied().collect::<Vec<_>>() {
-                    self.tell(session, WorkerEvent::GoAway);
-                }
-                self.draining = Some(reply);
+                self.tell_all(&WorkerEvent::GoAway);
+                // There is nothing to wait for any more; what was answered already may still come back.
+                self.polls
+                    .retain(|_, polling| matches!(polling, Polling::Answered(_)));
             }
+            Message::Stop => self.is_stopped = true,
         }
     }
 
@@ -330,10 +347,50 @@ impl PipelineActor {
         self.machine.handle(now, event, &mut self.effects);
     }
 
+    fn input(&mut self, now: Timestamp, partition: Partition, input: Input) -> Answer {
+        self.machine
+            .handle(now, Event::Shard(partition, input), &mut self.effects)
+    }
+
     fn find(&self, partition: Partition, offset: Offset) -> Found {
         self.machine
             .shard(partition)
             .map_or(Found::Ahead, |shard| shard.find(offset))
+    }
+
+    fn change(
+        &mut self,
+        now: Timestamp,
+        partition: Partition,
+        inputs: Vec<Input>,
+        read_at: Option<Mark>,
+        reply: oneshot::Sender<Changed>,
+    ) {
+        let mark = self.mark_of(partition);
+        let is_fresh = read_at.is_none_or(|read_at| read_at == mark);
+        let answers = is_fresh.then(|| {
+            let handle = |input| {
+                let fetched = match &input {
+                    Input::Fetch(task) => Some(task.offset),
+                    _ => None,
+                };
+                let answer = self.input(now, partition, input);
+                if let Some(offset) = fetched {
+                    self.watch_again(now, (partition, offset));
+                }
+                answer
+            };
+            inputs.into_iter().map(handle).collect::<Vec<_>>()
+        });
+        let durable = answers
+            .as_ref()
+            .filter(|answers| answers.contains(&Answer::Done))
+            .and_then(|_| self.durable(now, partition));
+        let _ = reply.send(Changed {
+            answers,
+            mark,
+            durable,
+        });
     }
 
     fn report(
@@ -356,8 +413,7 @@ impl PipelineActor {
                 token,
                 outcome,
             };
-            self.machine
-                .handle(now, Event::Shard(partition, input), &mut self.effects)
+            self.input(now, partition, input)
         });
         let answers = answers.collect();
         partitions.sort_unstable();
@@ -369,17 +425,31 @@ impl PipelineActor {
         let _ = reply.send((answers, durable));
     }
 
+    fn extend(&mut self, now: Timestamp, leases: Vec<HeldLease>, reply: oneshot::Sender<Vec<Answer>>) {
+        let mut extend = |lease: HeldLease| {
+            let input = Input::Extend {
+                offset: lease.offset,
+                token: lease.token,
+                progress: None,
+            };
+            self.input(now, lease.partition, input)
+        };
+        let _ = reply.send(leases.into_iter().map(&mut extend).collect());
+    }
+
     fn update(&mut self, now: Timestamp, pipeline: Arc<Pipeline>) {
         if pipeline.definition != self.pipeline.definition {
-            for session in self.sessions.keys().copied().collect::<Vec<_>>() {
-                self.tell(session, WorkerEvent::Definition(pipeline.definition.clone()));
-            }
+            self.tell_all(&WorkerEvent::Definition(pipeline.definition.clone()));
         }
         if pipeline.policy != self.pipeline.policy {
             self.event(now, Event::Policy(Arc::new(pipeline.policy.clone())));
         }
-        self.event(now, Event::Pause(pipeline.paused || self.draining.is_some()));
+        self.event(now, Event::Pause(pipeline.paused || self.draining));
+        let is_resumed = self.pipeline.paused && !pipeline.paused;
         self.pipeline = pipeline;
+        if is_resumed && !self.draining {
+            self.try_again();
+        }
     }
 
     fn status(&self) -> Status {
@@ -388,12 +458,15 @@ impl PipelineActor {
             .machine
             .shards()
             .map(|shard| (shard.tenure().shard.partition, shard.tail()));
-        let problems = self.hosted.values().filter_map(|hosted| hosted.problem.clone());
         Status {
             counts,
             sessions,
             tails: tails.collect(),
-            problems: problems.collect(),
+            problems: self
+                .troubles
+                .values()
+                .map(|trouble| trouble.problem.clone())
+                .collect(),
         }
     }
 
@@ -404,17 +477,15 @@ impl PipelineActor {
             match effect {
                 Effect::Tell(session, event) => self.tell(session, event),
                 Effect::Answer(session, leases) => self.answer_poll(now, session, leases),
-                Effect::End(session) => {
-                    self.sessions.remove(&session);
-                }
+                Effect::End(session) => self.end_session(session),
                 Effect::Changed(partition, offset) => {
                     let found = self.find(partition, offset);
                     self.watchers.changed(self.shard_id(partition), offset, found);
                 }
                 Effect::Save(checkpoint) => {
-                    if let Some(mailbox) = self.mailbox() {
+                    if let Some(line) = self.line(checkpoint.tenure.shard.partition) {
                         // The saver lives as long as the node; what is not saved then is as after a crash.
-                        let _ = self.world.saver.send((checkpoint, mailbox));
+                        let _ = self.world.saver.send((checkpoint, line));
                     }
                 }
                 Effect::Truncate(partition, offset) => self.truncate(partition, offset),
@@ -428,55 +499,16 @@ impl PipelineActor {
                 }
             }
         }
-        // What giving back leases has caused is done in the next turn, which a message or deadline brings; its buffer is kept.
+        // What this has caused comes next; the buffer is kept.
         std::mem::swap(&mut self.effects, &mut effects);
         self.effects.append(&mut effects);
     }
 
-    fn answer_poll(&mut self, now: Timestamp, session: SessionId, leases: Vec<Lease>) {
-        let Some(reply) = self.polls.remove(&session) else {
-            return;
-        };
-        let Err(leases) = reply.send(leases) else { return };
-        // Whoever asked has gone: the leases go back at once.
-        for Lease {
-            partition,
-            offset,
-            token,
-            ..
-        } in leases
-        {
-            self.return_lease(now, partition, offset, token);
-        }
-    }
-
-    fn return_lease(&mut self, now: Timestamp, partition: Partition, offset: Offset, token: LeaseToken) {
-        self.machine
-            .give_back(now, partition, WorkerId(0), offset, token, &mut self.effects);
-    }
-
-    fn tell(&mut self, session: SessionId, event: WorkerEvent) {
-        if let Some(telling) = self.sessions.get_mut(&session) {
-            telling.batch.push(event);
-        }
-    }
-
-    /// Sends each session what has come together for it.
-    fn tell_sessions(&mut self) {
-        self.sessions.retain(|_, telling| {
-            // A transport that is gone says so by closing the session.
-            telling.batch.is_empty() || telling.events.send(std::mem::take(&mut telling.batch)).is_ok()
-        });
-    }
-
     fn end_drain(&mut self) {
-        if self
-            .draining
-            .as_ref()
-            .is_some_and(|_| self.machine.counts().0.running == 0)
-            && let Some(reply) = self.draining.take()
-        {
-            let _ = reply.send(());
+        if !self.drained.is_empty() && self.machine.counts().0.running == 0 {
+            for reply in self.drained.drain(..) {
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -484,7 +516,8 @@ impl PipelineActor {
         ShardId::new(self.pipeline.id, partition)
     }
 
-    fn mailbox(&self) -> Option<Mailbox> {
-        self.mailbox.upgrade().map(Mailbox)
+    fn next_mark(&mut self) -> u64 {
+        self.last_mark += 1;
+        self.last_mark
     }
 }

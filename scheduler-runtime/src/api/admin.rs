@@ -8,17 +8,18 @@ use scheduler_core::id::{Partition, PipelineId, ShardId};
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, CatalogError, Deployment, Pipeline, Replicas};
-use scheduler_core::port::deploy::ChartFacts;
+use scheduler_core::port::deploy::{ChartFacts, Deployer};
 use scheduler_core::port::gateway::{
     AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
 };
+use scheduler_core::port::log::TaskLog;
 use scheduler_pipeline::PipelineDefinition;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use super::error;
 use crate::actor::{Message, Status};
 use crate::directory::{Served, topic_of};
-use crate::node::{Node, definition_of};
+use crate::node::{Node, Store, definition_of};
 use crate::retry::until_done;
 
 /// How many workers a deployment has if neither the request nor the chart says so.
@@ -132,18 +133,10 @@ impl Node {
         let status = status.ok_or_else(|| error::unavailable("the pipeline is going away"))?;
         let mut backlog = 0;
         for partition in (0..pipeline.partitions).map(Partition) {
-            let bounds = self
-                .inner
-                .log
-                .bounds(ShardId::new(pipeline.id, partition))
-                .await
-                .map_err(error::of_log)?;
-            let tail = status
-                .tails
-                .iter()
-                .find(|(active, _)| *active == partition)
-                .map(|(_, tail)| *tail);
-            backlog += bounds.end.0.saturating_sub(tail.unwrap_or(bounds.start).0);
+            let shard = ShardId::new(pipeline.id, partition);
+            let bounds = self.inner.log.bounds(shard).await.map_err(error::of_log)?;
+            let tail = status.tails.get(&partition).copied().unwrap_or(bounds.start);
+            backlog += bounds.end.0.saturating_sub(tail.0);
         }
         Ok((status, backlog))
     }
@@ -238,27 +231,47 @@ fn check_policy(policy: &PipelinePolicy) -> Result<(), ApiError> {
     )
 }
 
-/// Deletes everything of a pipeline; done again after a crash in the middle.
-pub(crate) async fn finish_deletion(node: Node, pipeline: Arc<Pipeline>) {
-    let id: PipelineId = pipeline.id;
-    if let Some(deployer) = &node.inner.deployer {
-        until_done("ending workers", || deployer.remove(id)).await;
+/// Deletes everything of a pipeline whose actor has ended; done again after a crash in the middle.
+async fn delete_all(
+    deployer: Option<Arc<dyn Deployer>>,
+    log: Arc<dyn TaskLog>,
+    store: Arc<dyn Store>,
+    id: PipelineId,
+) -> Result<(), ApiError> {
+    if let Some(deployer) = deployer {
+        until_done("ending workers", || deployer.remove(id))
+            .await
+            .map_err(error::of_deploy)?;
     }
-    until_done("deleting a log", || node.inner.log.delete(id)).await;
-    until_done("forgetting a pipeline", || node.inner.store.forget(id)).await;
-    let removed = || async {
-        match node.inner.store.remove_pipeline(id).await {
-            Ok(()) | Err(CatalogError::NotFound { .. }) => Ok(()),
-            Err(problem) => Err(problem),
-        }
-    };
-    until_done("removing a pipeline", removed).await;
-    info!(pipeline = %pipeline.path, "pipeline is deleted");
+    until_done("deleting a log", || log.delete(id))
+        .await
+        .map_err(error::of_log)?;
+    until_done("forgetting a pipeline", || store.forget(id))
+        .await
+        .map_err(error::of_store)?;
+    match until_done("removing a pipeline", || store.remove_pipeline(id)).await {
+        Ok(()) | Err(CatalogError::NotFound { .. }) => Ok(()),
+        Err(problem) => Err(error::of_catalog(problem)),
+    }
 }
 
-#[async_trait]
-impl AdminApi for Node {
-    async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
+/// Ends a deletion that an earlier run of the node began.
+pub(crate) fn finish_deletion(node: &Node, pipeline: &Pipeline) {
+    let (inner, id, path) = (&node.inner, pipeline.id, pipeline.path.clone());
+    let all = delete_all(inner.deployer.clone(), inner.log.clone(), inner.store.clone(), id);
+    node.spawn_background(async move {
+        match all.await {
+            Ok(()) => info!(pipeline = %path, "pipeline is deleted"),
+            Err(problem) => {
+                error!(pipeline = %path, error = &problem as &dyn std::error::Error, "pipeline is not deleted; the next start tries again");
+            }
+        }
+    });
+}
+
+/// What must not stop halfway when its caller goes.
+impl Node {
+    async fn add_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
         let client = caller.client.clone();
         let application = Application {
             client,
@@ -274,15 +287,7 @@ impl AdminApi for Node {
         Ok(application)
     }
 
-    async fn applications(&self, caller: &Caller) -> Result<Vec<Application>, ApiError> {
-        Ok(self.inner.directory.applications(&caller.client))
-    }
-
-    async fn application(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
-        self.application_of(caller, name)
-    }
-
-    async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
+    async fn remove_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
         self.application_of(caller, name)?;
         self.inner
             .store
@@ -293,7 +298,7 @@ impl AdminApi for Node {
         Ok(())
     }
 
-    async fn create_pipeline(
+    async fn add_pipeline(
         &self,
         caller: &Caller,
         application: &Name,
@@ -332,7 +337,7 @@ impl AdminApi for Node {
         match self.application_of(caller, application) {
             Ok(_) => (),
             Err(_) if self.inner.config.create_applications => {
-                match self.create_application(caller, application.clone()).await {
+                match self.add_application(caller, application.clone()).await {
                     Ok(_) | Err(ApiError::Conflict(_)) => (),
                     Err(problem) => return Err(problem),
                 }
@@ -359,25 +364,17 @@ impl AdminApi for Node {
                 .map_err(error::of_catalog)?,
         );
         info!(pipeline = %pipeline.path, id = pipeline.id.0, "pipeline is created");
-        let served = self.serve(pipeline).await;
+        let served = self.serve(pipeline);
+        // Without it submissions are refused; its shards make sure of it as they come up.
+        if let Err(problem) = self.inner.log.ensure(&topic_of(&served.pipeline)).await {
+            warn!(pipeline = %served.pipeline.path, error = &problem as &dyn std::error::Error, "its log is not there yet");
+        }
         self.place().await;
+        self.deploy(&served.pipeline).await;
         self.view(&served).await
     }
 
-    async fn pipelines(&self, caller: &Caller, application: &Name) -> Result<Vec<PipelineView>, ApiError> {
-        self.application_of(caller, application)?;
-        let mut views = Vec::new();
-        for served in self.inner.directory.pipelines_of(&caller.client, application) {
-            views.push(self.view(&served).await?);
-        }
-        Ok(views)
-    }
-
-    async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
-        self.view(&*self.served(path)?).await
-    }
-
-    async fn change_pipeline(
+    async fn alter_pipeline(
         &self,
         path: &PipelinePath,
         change: PipelineChange,
@@ -446,6 +443,87 @@ impl AdminApi for Node {
         self.view(&served).await
     }
 
+    async fn remove_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
+        let served = self.served(path)?;
+        let pipeline = Pipeline {
+            deleting: true,
+            ..(*served.pipeline).clone()
+        };
+        // From here on a crash is finished by the next start.
+        let served = self.put(&served, pipeline).await?;
+        // Nothing of it is to be saved any more: workers, waiters and shards are let go of as they are.
+        served.mailbox.stop().await;
+        self.place().await;
+        let inner = &self.inner;
+        delete_all(
+            inner.deployer.clone(),
+            inner.log.clone(),
+            inner.store.clone(),
+            served.pipeline.id,
+        )
+        .await?;
+        inner.directory.unserve(path);
+        info!(pipeline = %path, "pipeline is deleted");
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl AdminApi for Node {
+    async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
+        let (node, caller) = (self.clone(), caller.clone());
+        self.to_its_end(async move { node.add_application(&caller, name).await })
+            .await
+    }
+
+    async fn applications(&self, caller: &Caller) -> Result<Vec<Application>, ApiError> {
+        Ok(self.inner.directory.applications(&caller.client))
+    }
+
+    async fn application(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
+        self.application_of(caller, name)
+    }
+
+    async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
+        let (node, caller, name) = (self.clone(), caller.clone(), name.clone());
+        self.to_its_end(async move { node.remove_application(&caller, &name).await })
+            .await
+    }
+
+    async fn create_pipeline(
+        &self,
+        caller: &Caller,
+        application: &Name,
+        new: NewPipeline,
+    ) -> Result<PipelineView, ApiError> {
+        let (node, caller, application) = (self.clone(), caller.clone(), application.clone());
+        self.to_its_end(async move { node.add_pipeline(&caller, &application, new).await })
+            .await
+    }
+
+    async fn pipelines(&self, caller: &Caller, application: &Name) -> Result<Vec<PipelineView>, ApiError> {
+        self.application_of(caller, application)?;
+        let mut views = Vec::new();
+        for served in self.inner.directory.pipelines_of(&caller.client, application) {
+            views.push(self.view(&served).await?);
+        }
+        Ok(views)
+    }
+
+    async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
+        self.view(&*self.served(path)?).await
+    }
+
+    async fn change_pipeline(
+        &self,
+        path: &PipelinePath,
+        change: PipelineChange,
+    ) -> Result<PipelineView, ApiError> {
+        let (node, path) = (self.clone(), path.clone());
+        self.to_its_end(async move { node.alter_pipeline(&path, change).await })
+            .await
+    }
+
     async fn scale_pipeline(&self, path: &PipelinePath, workers: u32) -> Result<PipelineView, ApiError> {
         let served = self.served(path)?;
         let (Some(deployer), Some(deployment)) = (&self.inner.deployer, &served.pipeline.deployment) else {
@@ -466,16 +544,8 @@ impl AdminApi for Node {
     }
 
     async fn delete_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
-        let served = self.served(path)?;
-        let pipeline = Pipeline {
-            deleting: true,
-            ..(*served.pipeline).clone()
-        };
-        let served = self.put(&served, pipeline).await?;
-        // From here on a crash is finished by the next start.
-        self.place().await;
-        finish_deletion(self.clone(), served.pipeline.clone()).await;
-        self.inner.directory.unserve(path);
-        Ok(())
+        let (node, path) = (self.clone(), path.clone());
+        self.to_its_end(async move { node.remove_pipeline(&path).await })
+            .await
     }
 }

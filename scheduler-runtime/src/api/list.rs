@@ -1,5 +1,7 @@
 //! Lists of tasks: what shards, store and log know, merged into one order.
 
+use std::time::Duration;
+
 use scheduler_core::id::{Offset, Partition, ShardId, TaskId};
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{ApiError, Page, PageCursor, TaskFilter, TaskState, TaskView};
@@ -10,8 +12,10 @@ use crate::actor::Message;
 use crate::directory::Served;
 use crate::node::Node;
 
-/// Pages of the store that are looked through for one page of a list; a filter that lets little through gets short pages.
-const MOST_LOOKS: usize = 20;
+/// Looks at shards for one page of a list; a filter that lets little through gets short pages.
+const MOST_LOOKS: usize = 64;
+/// Longest look at the log.
+const LONGEST_READ: Duration = Duration::from_secs(5);
 /// Bytes of params read from the log at once.
 const READ_BYTES: usize = 4 << 20;
 
@@ -26,18 +30,31 @@ impl Node {
     ) -> Result<Page<TaskView>, ApiError> {
         let first = after.map_or(0, |cursor| cursor.partition.0);
         let mut before = after.map_or(Offset(u64::MAX), |cursor| cursor.offset);
-        let mut items = Vec::new();
+        let mut items: Vec<TaskView> = Vec::new();
+        let mut looks = 0;
         for partition in (first..served.pipeline.partitions).map(Partition) {
             let shard = ShardId::new(served.pipeline.id, partition);
-            for _ in 0..MOST_LOOKS {
+            loop {
+                if looks == MOST_LOOKS {
+                    // The filter lets too little through: go on in the next page.
+                    let next = PageCursor {
+                        partition,
+                        offset: before,
+                    };
+                    return Ok(Page {
+                        items,
+                        next: Some(next),
+                    });
+                }
+                looks += 1;
                 let look = self
                     .look(served, shard, filter, before, limit - items.len())
                     .await?;
                 items.extend(look.found);
-                if let Some(id) = items.last().filter(|_| items.len() >= limit) {
+                if let Some(last) = items.last().filter(|_| items.len() >= limit) {
                     let next = PageCursor {
                         partition,
-                        offset: id.id.offset,
+                        offset: last.id.offset,
                     };
                     return Ok(Page {
                         items,
@@ -47,18 +64,6 @@ impl Node {
                 match look.rest {
                     Some(rest) => before = rest,
                     None => break,
-                }
-            }
-            if before > Offset::ZERO && before < Offset(u64::MAX) && items.len() < limit {
-                // The filter let too little through: go on in the next page.
-                if self.look(served, shard, filter, before, 1).await?.rest.is_some() {
-                    return Ok(Page {
-                        items,
-                        next: Some(PageCursor {
-                            partition,
-                            offset: before,
-                        }),
-                    });
                 }
             }
             before = Offset(u64::MAX);
@@ -95,10 +100,6 @@ impl Node {
             }
             found.extend(views);
         };
-        if is_wanted(TaskState::Queued) {
-            let from = tail.unwrap_or_default();
-            add(self.backlog(shard, from, before, limit).await?, &mut found);
-        }
         let store = &self.inner.store;
         if [TaskState::Succeeded, TaskState::Cancelled, TaskState::Expired]
             .into_iter()
@@ -139,70 +140,76 @@ impl Node {
                 &mut found,
             );
         }
-        // Of a task in two places the shard knows best, and was asked first.
+        if is_wanted(TaskState::Queued) {
+            let from = tail.unwrap_or_default();
+            let (queued, rest) = self.backlog(shard, from, before, limit).await?;
+            found.extend(queued);
+            floor = floor.max(rest);
+        }
+        // Of a task in two places the shard knows best, and was asked first; after it the store.
         found.sort_by_key(|view| std::cmp::Reverse(view.id.offset));
         found.dedup_by_key(|view| view.id.offset);
         if let Some(floor) = floor {
             found.retain(|view| view.id.offset >= floor);
         }
+        self.correct(served, shard, &mut found).await;
         found.retain(|view| is_wanted(view.state));
         found.truncate(limit);
         Ok(Look { found, rest: floor })
     }
 
-    /// Tasks in the log that their shard has not loaded, the newest first.
+    /// Shows each task as its shard has it now: a row of the store may be of a task that is in memory, in a state that was not asked for.
+    async fn correct(&self, served: &Served, shard: ShardId, found: &mut [TaskView]) {
+        let offsets = found.iter().map(|view| view.id.offset).collect();
+        let find = |reply| Message::Find(shard.partition, offsets, reply);
+        let known = served.mailbox.ask(find).await.unwrap_or_default();
+        for (view, known) in found.iter_mut().zip(known) {
+            if let Some(known) = view::of_found(shard, known) {
+                *view = known;
+            }
+        }
+    }
+
+    /// Tasks in the log that their shard has not loaded, the newest first; and below which offset there may be more.
     async fn backlog(
         &self,
         shard: ShardId,
         tail: Offset,
         before: Offset,
         limit: usize,
-    ) -> Result<Vec<TaskView>, ApiError> {
+    ) -> Result<(Vec<TaskView>, Option<Offset>), ApiError> {
         let bounds = self.inner.log.bounds(shard).await.map_err(error::of_log)?;
         let end = before.min(bounds.end);
         let begin = tail.max(bounds.start);
-        let mut from = end;
-        // Offsets may have gaps: go back further until there are enough.
-        for reach in [limit as u64, limit as u64 * 16, u64::MAX] {
-            from = Offset(end.0.saturating_sub(reach).max(begin.0));
-            if from <= begin {
-                break;
-            }
-            if end.0 - from.0 >= limit as u64 {
-                break;
-            }
+        if begin >= end {
+            return Ok((Vec::new(), None));
         }
-        if from >= end {
-            return Ok(Vec::new());
-        }
+        let from = Offset(end.0.saturating_sub(limit as u64).max(begin.0));
         let mut views = Vec::new();
-        let mut reader = match self.inner.log.read(shard, from).await {
-            Ok(reader) => reader,
-            Err(LogError::Truncated { .. }) => return Ok(views),
-            Err(problem) => return Err(error::of_log(problem)),
+        let read = async {
+            let mut reader = self.inner.log.read(shard, from).await?;
+            let mut records = Vec::new();
+            let mut next = from;
+            while next < end {
+                let limit = ReadLimit {
+                    records: usize::try_from(end.0 - next.0).unwrap_or(usize::MAX),
+                    bytes: READ_BYTES,
+                };
+                reader.next(limit, &mut records).await?;
+                next = records.last().map_or(end, |last| last.offset.next());
+                let wanted = records.drain(..).filter(|record| record.offset < end);
+                views.extend(wanted.map(|record| view::of_record(shard, record)));
+            }
+            Ok::<_, LogError>(())
         };
-        let mut records = Vec::new();
-        let mut next = from;
-        while next < end {
-            let most = usize::try_from(end.0 - next.0).unwrap_or(usize::MAX).min(limit);
-            reader
-                .next(
-                    ReadLimit {
-                        records: most,
-                        bytes: READ_BYTES,
-                    },
-                    &mut records,
-                )
-                .await
-                .map_err(error::of_log)?;
-            let Some(last) = records.last() else { break };
-            next = last.offset.next();
-            let wanted = records.drain(..).filter(|record| record.offset < end);
-            views.extend(wanted.map(|record| view::of_record(shard, record)));
+        // A reader waits for ever if the last of the records is truncated just now.
+        match tokio::time::timeout(LONGEST_READ, read).await {
+            Ok(Ok(()) | Err(LogError::Truncated { .. })) => (),
+            Ok(Err(problem)) => return Err(error::of_log(problem)),
+            Err(_) => return Err(error::unavailable("the task log does not answer")),
         }
         views.reverse();
-        views.truncate(limit);
-        Ok(views)
+        Ok((views, (from > begin).then_some(from)))
     }
 
     /// A page of dead letters, in the same order.

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use scheduler_core::id::{Offset, Partition, ShardId, TaskId};
+use scheduler_core::key::KeyHash;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::{DeadReason, DeadTask};
 use scheduler_core::port::gateway::{
@@ -18,10 +19,9 @@ use scheduler_core::shard::{Answer, Found, Input};
 use scheduler_core::task::TaskSpec;
 use scheduler_pipeline::{ParamError, Params};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::{error, view};
-use crate::actor::{Message, Watched};
+use super::{error, saved, view};
+use crate::actor::{Mark, Message, Watched};
 use crate::directory::Served;
 use crate::node::Node;
 
@@ -30,7 +30,9 @@ const WATCHED_TASK: usize = 16;
 /// Changes of a pipeline's tasks that a watcher may be behind.
 const WATCHED_PIPELINE: usize = 1_024;
 /// Dead letters handled at once.
-const DEAD_PAGE: usize = 500;
+const DEAD_PAGE: usize = 200;
+/// How often what a shard is to take in is read, because it saved something meanwhile.
+const MOST_READS: usize = 20;
 
 impl Node {
     /// The pipeline of a path, if it takes requests.
@@ -58,10 +60,15 @@ impl Node {
     /// The task wherever it is: in its shard, in the store, or in the log.
     async fn look_up(&self, served: &Served, id: TaskId) -> Result<TaskView, ApiError> {
         let shard = Self::shard_of(served, id)?;
-        let find = |reply| Message::Find(shard.partition, id.offset, reply);
         // A task may be on its way from one place to the next: what is in none is looked for once more.
         for _ in 0..2 {
-            let found = served.mailbox.ask(find).await.unwrap_or(Found::Ahead);
+            let find = |reply| Message::Find(shard.partition, vec![id.offset], reply);
+            let found = served
+                .mailbox
+                .ask(find)
+                .await
+                .and_then(|found| found.into_iter().next());
+            let found = found.unwrap_or(Found::Ahead);
             let is_ahead = found == Found::Ahead;
             if let Some(view) = view::of_found(shard, found) {
                 return Ok(view);
@@ -115,21 +122,95 @@ impl Node {
         Ok(record.map(|record| view::of_record(id.shard, record)))
     }
 
-    /// Has a shard change a task, and waits until the change is saved.
-    async fn change(&self, served: &Served, shard: ShardId, input: Input) -> Result<Answer, ApiError> {
+    /// Has a shard change tasks, and waits until that is saved. Nothing is done, and the answer is `Err` with the mark of now, if what the
+    /// change stands on was read too early.
+    async fn change_all(
+        &self,
+        served: &Served,
+        shard: ShardId,
+        inputs: Vec<Input>,
+        read_at: Option<Mark>,
+    ) -> Result<Result<Vec<Answer>, Mark>, ApiError> {
         let gone = || error::unavailable("the task's shard is moving to another node");
-        let change = |reply| Message::Change(shard.partition, input, reply);
-        let (answer, durable) = served.mailbox.ask(change).await.ok_or_else(gone)?;
-        if answer == Answer::Full {
+        let change = |reply| Message::Change(shard.partition, inputs, read_at, reply);
+        let changed = served.mailbox.ask(change).await.ok_or_else(gone)?;
+        let Some(answers) = changed.answers else {
+            return Ok(Err(changed.mark));
+        };
+        if let Some(durable) = changed.durable {
+            saved(durable).await?.map_err(|_| gone())?;
+        }
+        if answers.contains(&Answer::Full) {
             return Err(ApiError::Overloaded {
                 problem: "the pipeline has as many live tasks as its window holds; some of what was asked may be done".into(),
                 retry_after: Duration::from_secs(2),
             });
         }
-        if let Some(durable) = durable {
-            durable.await.map_err(|_| gone())?;
+        Ok(Ok(answers))
+    }
+
+    /// Has a shard change a task, and waits until the change is saved.
+    async fn change(&self, served: &Served, shard: ShardId, input: Input) -> Result<Answer, ApiError> {
+        let answers = self.change_all(served, shard, vec![input], None).await?;
+        let answer = answers.ok().and_then(|answers| answers.into_iter().next());
+        Ok(answer.unwrap_or(Answer::Elsewhere))
+    }
+
+    /// Has a shard take in what the store has, which must not be older than what the shard has saved since. Answers what came of it, and the
+    /// lowest offset that was read.
+    async fn change_stored(
+        &self,
+        served: &Served,
+        shard: ShardId,
+        stored: &Stored,
+    ) -> Result<(Vec<Answer>, Option<Offset>), ApiError> {
+        // No shard has this mark, so the first time nothing is done.
+        let (mut mark, mut inputs, mut lowest) = (Mark::default(), Vec::new(), None);
+        for _ in 0..=MOST_READS {
+            match self.change_all(served, shard, inputs, Some(mark)).await? {
+                Ok(answers) => return Ok((answers, lowest)),
+                Err(now) => mark = now,
+            }
+            (inputs, lowest) = self.read_stored(shard, stored).await?;
         }
-        Ok(answer)
+        Err(error::unavailable("the task's shard is too busy for this now"))
+    }
+
+    async fn read_stored(
+        &self,
+        shard: ShardId,
+        stored: &Stored,
+    ) -> Result<(Vec<Input>, Option<Offset>), ApiError> {
+        let store = &self.inner.store;
+        let dead = match stored {
+            Stored::Parked(id, input) => {
+                let parked = store.parked_task(*id).await.map_err(error::of_store)?;
+                let inputs = parked.map(|task| vec![Input::Fetch(task), input.clone()]);
+                return Ok((inputs.unwrap_or_default(), None));
+            }
+            Stored::Dead(offsets) => {
+                let mut dead = Vec::new();
+                for offset in offsets {
+                    dead.extend(
+                        store
+                            .dead_task(shard.task(*offset))
+                            .await
+                            .map_err(error::of_store)?,
+                    );
+                }
+                dead
+            }
+            Stored::DeadBelow(before) => store
+                .dead_tasks(shard, *before, DEAD_PAGE)
+                .await
+                .map_err(error::of_store)?,
+        };
+        let lowest = dead.last().map(|task| task.offset);
+        // What is not a task cannot live again.
+        let can_run = dead
+            .into_iter()
+            .filter(|task| task.reason != DeadReason::Undecodable);
+        Ok((can_run.map(Input::Revive).collect(), lowest))
     }
 
     /// Has a shard change a task that may be parked.
@@ -139,11 +220,45 @@ impl Node {
         if answer != Answer::Elsewhere {
             return Ok(answer);
         }
-        let Some(parked) = self.inner.store.parked_task(id).await.map_err(error::of_store)? else {
-            return Ok(Answer::Elsewhere);
-        };
-        self.change(served, shard, Input::Fetch(parked)).await?;
-        self.change(served, shard, input).await
+        let parked = Stored::Parked(id, input);
+        let (answers, _) = self.change_stored(served, shard, &parked).await?;
+        Ok(answers.last().copied().unwrap_or(Answer::Elsewhere))
+    }
+
+    /// Brings dead letters of one shard back to life; answers how many, and the lowest offset among them.
+    async fn revive(
+        &self,
+        served: &Served,
+        shard: ShardId,
+        which: Stored,
+    ) -> Result<(u64, Option<Offset>), ApiError> {
+        let (answers, lowest) = self.change_stored(served, shard, &which).await?;
+        let revived = answers.iter().filter(|answer| **answer == Answer::Done);
+        Ok((revived.count() as u64, lowest))
+    }
+
+    /// Tasks that run already for the keys of these: by the index of the task, the first one's id.
+    async fn known_keys(&self, served: &Served, tasks: &[TaskSpec]) -> BTreeMap<usize, TaskId> {
+        let mut asked: BTreeMap<Partition, Vec<(usize, KeyHash)>> = BTreeMap::new();
+        for (index, task) in tasks.iter().enumerate() {
+            if let Some(key) = key_of(task) {
+                let partition = key.partition(served.pipeline.partitions);
+                asked.entry(partition).or_default().push((index, key));
+            }
+        }
+        let mut known = BTreeMap::new();
+        for (partition, keys) in asked {
+            let shard = ShardId::new(served.pipeline.id, partition);
+            let hashes = keys.iter().map(|(_, key)| *key).collect();
+            let found = served
+                .mailbox
+                .ask(|reply| Message::FindKeys(partition, hashes, reply))
+                .await;
+            for ((index, _), offset) in keys.into_iter().zip(found.unwrap_or_default()) {
+                known.extend(offset.map(|offset| (index, shard.task(offset))));
+            }
+        }
+        known
     }
 
     fn check(&self, served: &Served, task: &TaskSpec) -> Result<(), (String, String)> {
@@ -164,28 +279,30 @@ impl Node {
             (field, problem.to_string())
         })
     }
-
-    /// Brings dead letters of one shard back to life; answers how many.
-    async fn revive(&self, served: &Served, shard: ShardId, tasks: Vec<DeadTask>) -> Result<u64, ApiError> {
-        // Together, so that one checkpoint covers many.
-        let can_run = tasks
-            .into_iter()
-            .filter(|task| task.reason != DeadReason::Undecodable);
-        let changes = can_run.map(|task| self.change(served, shard, Input::Revive(task)));
-        let changes = futures::stream::iter(changes).buffer_unordered(DEAD_PAGE);
-        changes
-            .try_fold(0, async |sum, answer| Ok(sum + u64::from(answer == Answer::Done)))
-            .await
-    }
 }
 
-/// Where the tasks of a key lie: always in the same partition, so that its limits need no one else.
-fn partition_of(key: &[u8], partitions: u32) -> Partition {
-    // FNV-1a: the place must be the same on every node and in every version.
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    Partition(u32::try_from(hash % u64::from(partitions.max(1))).unwrap_or_default())
+/// What a shard is to take in from the store.
+enum Stored {
+    /// A parked task, to which something is to be done.
+    Parked(TaskId, Input),
+    /// These dead letters.
+    Dead(Vec<Offset>),
+    /// The highest dead letters below an offset, at most [`DEAD_PAGE`].
+    DeadBelow(Offset),
+}
+
+fn key_of(task: &TaskSpec) -> Option<KeyHash> {
+    let key = task.options.as_ref()?.idempotency_key.as_ref()?;
+    Some(KeyHash::of(key))
+}
+
+/// The ids by the shards that they lie in.
+fn by_shard(ids: &[TaskId]) -> BTreeMap<ShardId, Vec<Offset>> {
+    let mut shards: BTreeMap<ShardId, Vec<Offset>> = BTreeMap::new();
+    for id in ids {
+        shards.entry(id.shard).or_default().push(id.offset);
+    }
+    shards
 }
 
 #[async_trait]
@@ -195,6 +312,9 @@ impl TaskApi for Node {
             return Err(error::unavailable("the node is going down"));
         }
         let served = self.served(path)?;
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
         if tasks.len() > self.inner.config.max_batch {
             let problem = format!(
                 "has {} tasks; at most {} are taken at once",
@@ -221,24 +341,35 @@ impl TaskApi for Node {
             let offsets = self.inner.log.append(shard, tasks).await.map_err(error::of_log)?;
             Ok::<_, ApiError>(offsets.into_iter().map(move |offset| shard.task(offset)))
         };
-        let keyed = |task: &TaskSpec| task.options.as_ref()?.fairness_key.clone();
-        if partitions == 1 || tasks.iter().all(|task| keyed(task).is_none()) {
+        if tasks.iter().all(|task| key_of(task).is_none()) {
             let turn = served.turn.fetch_add(1, Ordering::Relaxed) % partitions;
             return Ok(append(Partition(turn), tasks).await?.collect());
         }
+        // Whoever submits a task again gets the one that it is already.
+        let known = self.known_keys(&served, &tasks).await;
         // Each to the partition of its key; then the ids back into the order of the tasks.
         let mut parts: BTreeMap<Partition, (Vec<usize>, Vec<TaskSpec>)> = BTreeMap::new();
         for (index, task) in tasks.into_iter().enumerate() {
+            if known.contains_key(&index) {
+                continue;
+            }
             let turn = || Partition(served.turn.fetch_add(1, Ordering::Relaxed) % partitions);
-            let partition = keyed(&task).map_or_else(turn, |key| partition_of(&key, partitions));
+            let partition = key_of(&task).map_or_else(turn, |key| key.partition(partitions));
             let part = parts.entry(partition).or_default();
             part.0.push(index);
             part.1.push(task);
         }
-        let mut ids = Vec::new();
-        for (partition, (places, tasks)) in parts {
-            ids.extend(places.into_iter().zip(append(partition, tasks).await?));
-        }
+        let append = async |(partition, (places, tasks)): (Partition, (Vec<usize>, Vec<TaskSpec>))| {
+            let ids = append(partition, tasks).await.map_err(|problem| match problem {
+                // Others may have been taken, so this is not to be mended and sent again as a whole.
+                ApiError::Invalid { field, problem } => ApiError::Conflict(format!("{field}: {problem}")),
+                problem => problem,
+            })?;
+            Ok::<_, ApiError>(places.into_iter().zip(ids))
+        };
+        // Together, so that one sync of the log may serve all of them.
+        let parts = futures::future::try_join_all(parts.into_iter().map(append)).await?;
+        let mut ids: Vec<(usize, TaskId)> = parts.into_iter().flatten().chain(known).collect();
         ids.sort_unstable_by_key(|(place, _)| *place);
         Ok(ids.into_iter().map(|(_, id)| id).collect())
     }
@@ -248,25 +379,26 @@ impl TaskApi for Node {
     }
 
     async fn wait(&self, path: &PipelinePath, id: TaskId, patience: Duration) -> Result<TaskView, ApiError> {
-        let mut changes = self.watch(path, Some(id)).await?;
         let end = async {
-            while let Some(view) = changes.next().await {
-                if view.state.is_final() {
-                    return Some(view);
+            loop {
+                // A stream that ends before its task does has lost its shard, or fell behind: look again.
+                let mut changes = self.watch(path, Some(id)).await?;
+                while let Some(view) = changes.next().await {
+                    if view.state.is_final() {
+                        return Ok::<_, ApiError>(view);
+                    }
                 }
             }
-            None
         };
-        match tokio::time::timeout(patience, end).await {
-            Ok(Some(view)) => {
-                // Whoever is told how a task ended may build on it: it is saved before it is said.
-                let served = self.served(path)?;
-                let shard = Self::shard_of(&served, id)?;
-                self.change(&served, shard, Input::Flush).await?;
-                Ok(view)
-            }
-            Ok(None) | Err(_) => self.task(path, id).await,
-        }
+        let Ok(ended) = tokio::time::timeout(patience, end).await else {
+            return self.task(path, id).await;
+        };
+        let view = ended?;
+        // Whoever is told how a task ended may build on it: it is saved before it is said.
+        let served = self.served(path)?;
+        let shard = Self::shard_of(&served, id)?;
+        self.change(&served, shard, Input::Flush).await?;
+        Ok(view)
     }
 
     async fn tasks(
@@ -276,7 +408,7 @@ impl TaskApi for Node {
         after: Option<PageCursor>,
         limit: usize,
     ) -> Result<Page<TaskView>, ApiError> {
-        self.list(&*self.served(path)?, filter, after, limit).await
+        self.list(&*self.served(path)?, filter, after, limit.max(1)).await
     }
 
     async fn watch(&self, path: &PipelinePath, id: Option<TaskId>) -> Result<TaskStream, ApiError> {
@@ -290,9 +422,12 @@ impl TaskApi for Node {
                 .await
                 .then_some(())
                 .ok_or_else(gone)?;
-            let views = ReceiverStream::new(receive).filter_map(async |watched| match watched {
-                Watched::Now(view) => Some(*view),
-                Watched::LookElsewhere => None,
+            let views = futures::stream::unfold(receive, async |mut receive| {
+                loop {
+                    if let Watched::Now(view) = receive.recv().await? {
+                        return Some((*view, receive));
+                    }
+                }
             });
             return Ok(Box::pin(views));
         };
@@ -309,30 +444,21 @@ impl TaskApi for Node {
             .await
             .then_some(())
             .ok_or_else(gone)?;
-        let node = self.clone();
-        let changes = ReceiverStream::new(receive).filter_map(move |watched| {
-            let (node, served) = (node.clone(), served.clone());
-            async move {
-                match watched {
-                    Watched::Now(view) => Some(*view),
-                    Watched::LookElsewhere => node.look_up(&served, id).await.ok(),
-                }
-            }
-        });
         // The shard says how the task is as it takes the watcher in, so nothing is missed in between.
-        let changes = futures::stream::iter([now]).chain(changes);
-        let mut last = None;
-        let changes = changes.filter(move |view| {
-            let is_new = last.as_ref() != Some(view);
-            last = Some(view.clone());
-            futures::future::ready(is_new)
+        let watching = Watching {
+            node: self.clone(),
+            served,
+            id,
+            receive,
+            last: None,
+        };
+        let changes = futures::stream::unfold(watching, async |mut watching| {
+            let view = watching.next().await?;
+            Some((view, watching))
         });
-        let mut ended = false;
-        Ok(Box::pin(changes.take_while(move |view| {
-            let goes_on = !ended;
-            ended = view.state.is_final();
-            futures::future::ready(goes_on)
-        })))
+        let first = futures::stream::iter([now.clone()]);
+        let changes = changes.filter(move |view| futures::future::ready(*view != now));
+        Ok(Box::pin(first.chain(changes)))
     }
 
     async fn cancel(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
@@ -367,9 +493,9 @@ impl TaskApi for Node {
             TaskState::Dead => {
                 // It may be dead in memory only; the store has it with the next checkpoint.
                 self.change(&served, shard, Input::Flush).await?;
-                let dead = self.inner.store.dead_task(id).await.map_err(error::of_store)?;
-                let dead = dead.ok_or_else(|| ApiError::not_found("dead letter", id))?;
-                if self.revive(&served, shard, vec![dead]).await? == 0 {
+                let is_dead = self.look_up(&served, id).await?.state == TaskState::Dead;
+                let (revived, _) = self.revive(&served, shard, Stored::Dead(vec![id.offset])).await?;
+                if revived == 0 && is_dead {
                     let problem =
                         format!("task {id} is not a task that can run: its record could not be read");
                     return Err(ApiError::Conflict(problem));
@@ -396,7 +522,7 @@ impl TaskApi for Node {
     ) -> Result<Page<(TaskId, DeadTask)>, ApiError> {
         let served = self.served(path)?;
         self.flush(&served).await?;
-        self.list_dead(&served, after, limit).await
+        self.list_dead(&served, after, limit.max(1)).await
     }
 
     async fn redrive(&self, path: &PipelinePath, which: DeadSelection) -> Result<u64, ApiError> {
@@ -405,28 +531,28 @@ impl TaskApi for Node {
         let mut revived = 0;
         match which {
             DeadSelection::Ids(ids) => {
-                for id in ids {
-                    let shard = Self::shard_of(&served, id)?;
-                    let dead = self.inner.store.dead_task(id).await.map_err(error::of_store)?;
-                    let dead = dead.ok_or_else(|| ApiError::not_found("dead letter", id))?;
-                    revived += self.revive(&served, shard, vec![dead]).await?;
+                for id in &ids {
+                    Self::shard_of(&served, *id)?;
+                    let dead = self.inner.store.dead_task(*id).await.map_err(error::of_store)?;
+                    if dead.is_none() {
+                        return Err(ApiError::not_found("dead letter", id));
+                    }
+                }
+                for (shard, offsets) in by_shard(&ids) {
+                    for page in offsets.chunks(DEAD_PAGE) {
+                        revived += self.revive(&served, shard, Stored::Dead(page.to_vec())).await?.0;
+                    }
                 }
             }
             DeadSelection::All => {
                 for partition in (0..served.pipeline.partitions).map(Partition) {
                     let shard = ShardId::new(served.pipeline.id, partition);
                     // Downwards from the highest, so that what dies again meanwhile is not met a second time.
-                    let mut before = Offset(u64::MAX);
-                    loop {
-                        let dead = self
-                            .inner
-                            .store
-                            .dead_tasks(shard, before, DEAD_PAGE)
-                            .await
-                            .map_err(error::of_store)?;
-                        let Some(last) = dead.last() else { break };
-                        before = last.offset;
-                        revived += self.revive(&served, shard, dead).await?;
+                    let mut before = Some(Offset(u64::MAX));
+                    while let Some(below) = before {
+                        let (count, lowest) = self.revive(&served, shard, Stored::DeadBelow(below)).await?;
+                        revived += count;
+                        before = lowest;
                     }
                 }
             }
@@ -471,10 +597,37 @@ impl TaskApi for Node {
 impl Node {
     /// Has everything about the pipeline saved.
     pub(super) async fn flush(&self, served: &Served) -> Result<(), ApiError> {
-        for partition in (0..served.pipeline.partitions).map(Partition) {
-            self.change(served, ShardId::new(served.pipeline.id, partition), Input::Flush)
-                .await?;
+        let flush =
+            |partition| self.change(served, ShardId::new(served.pipeline.id, partition), Input::Flush);
+        let all = (0..served.pipeline.partitions).map(Partition).map(flush);
+        futures::future::try_join_all(all).await.map(drop)
+    }
+}
+
+/// One who watches a task.
+struct Watching {
+    node: Node,
+    served: Arc<Served>,
+    id: TaskId,
+    receive: mpsc::Receiver<Watched>,
+    last: Option<TaskView>,
+}
+
+impl Watching {
+    /// How the task is once it is different; `None` after its end, or when the watch is over.
+    async fn next(&mut self) -> Option<TaskView> {
+        loop {
+            if self.last.as_ref().is_some_and(|last| last.state.is_final()) {
+                return None;
+            }
+            let view = match self.receive.recv().await? {
+                Watched::Now(view) => *view,
+                Watched::LookElsewhere => self.node.look_up(&self.served, self.id).await.ok()?,
+            };
+            if self.last.as_ref() != Some(&view) {
+                self.last = Some(view.clone());
+                return Some(view);
+            }
         }
-        Ok(())
     }
 }

@@ -42,6 +42,11 @@ pub(crate) fn of_finished(shard: ShardId, task: FinishedTask) -> TaskView {
         Ending::Cancelled | Ending::Expired => {
             (Bytes::new(), String::from_utf8_lossy(&task.output).into_owned())
         }
+        Ending::Duplicate => {
+            let first = String::from_utf8_lossy(&task.output);
+            let error = format!("a duplicate of task {first}, which has the same idempotency key");
+            (Bytes::new(), error)
+        }
     };
     TaskView {
         attempts: task.attempts,

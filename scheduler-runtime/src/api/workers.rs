@@ -1,5 +1,6 @@
 //! Workers: sessions, and single calls for simple ones.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,15 +8,16 @@ use scheduler_core::id::{Partition, WorkerId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::pipeline::PipelineNode;
 use scheduler_core::port::gateway::{
-    ApiError, CommandSink, EventSource, HeldLease, Lease, Location, Report, Verdict, WorkerApi,
-    WorkerCommand, WorkerEvent, WorkerHello, WorkerSession,
+    ApiError, CommandSink, HeldLease, Lease, Location, Report, Verdict, WorkerApi, WorkerCommand,
+    WorkerHello, WorkerSession,
 };
 use scheduler_core::session::SessionId;
 use scheduler_core::shard::Answer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::error;
-use crate::actor::{Mailbox, Message};
+use super::{error, saved};
+use crate::actor::{Events, Mailbox, Message, Outbox};
+use crate::directory::Served;
 use crate::node::Node;
 
 /// Most leases in one answer to a poll.
@@ -27,6 +29,7 @@ const LONGEST_POLL: Duration = Duration::from_mins(1);
 struct Commands {
     session: SessionId,
     mailbox: Mailbox,
+    outbox: Arc<Outbox>,
     /// Closes the session when the transport lets go of it.
     _closing: Closing,
 }
@@ -34,41 +37,33 @@ struct Commands {
 #[async_trait]
 impl CommandSink for Commands {
     async fn send(&self, commands: Vec<WorkerCommand>) -> Result<(), ApiError> {
+        if self.outbox.is_over() {
+            return Err(error::unavailable("the session is over; open another"));
+        }
         let told = self.mailbox.tell(Message::Commands(self.session, commands)).await;
         told.then_some(())
             .ok_or_else(|| error::unavailable("the pipeline has left this node"))
     }
 }
 
+/// Tells the actor that a session or poll is over: when it is dropped, or complete.
 #[derive(Debug)]
-struct Events(mpsc::UnboundedReceiver<Vec<WorkerEvent>>);
-
-#[async_trait]
-impl EventSource for Events {
-    async fn next(&mut self) -> Option<Vec<WorkerEvent>> {
-        let mut events = self.0.recv().await?;
-        // What has come meanwhile goes along.
-        while let Ok(more) = self.0.try_recv() {
-            events.extend(more);
-        }
-        Some(events)
-    }
-}
-
-/// Tells the actor that a session or poll is over, when it is dropped.
-#[derive(Debug)]
-struct Closing {
-    _alive: oneshot::Sender<()>,
-}
+struct Closing(oneshot::Sender<()>);
 
 impl Closing {
-    fn of(session: SessionId, mailbox: Mailbox) -> Self {
+    fn of(node: &Node, session: SessionId, mailbox: Mailbox) -> Self {
         let (alive, closed) = oneshot::channel::<()>();
-        tokio::spawn(async move {
-            let _ = closed.await;
-            mailbox.tell(Message::Close(session)).await;
+        // A task of its own, because nothing can wait for room in the mailbox while it is dropped.
+        node.spawn_background(async move {
+            let complete = closed.await.is_ok();
+            mailbox.tell(Message::Close(session, complete)).await;
         });
-        Self { _alive: alive }
+        Self(alive)
+    }
+
+    /// A poll has what it was answered.
+    fn complete(self) {
+        let _ = self.0.send(());
     }
 }
 
@@ -80,21 +75,24 @@ impl WorkerApi for Node {
             return Err(error::unavailable("the node is going down"));
         }
         let session = self.next_session();
-        let (send, receive) = mpsc::unbounded_channel();
+        let outbox = Arc::new(Outbox::default());
         let mailbox = served.mailbox.clone();
-        let opened = mailbox.tell(Message::Open(session, hello, send)).await;
+        let definition = served.pipeline.definition.clone();
+        let open = Message::Open(session, hello, outbox.clone(), definition.clone());
+        let opened = mailbox.tell(open).await;
         opened
             .then_some(())
             .ok_or_else(|| error::unavailable("the pipeline has left this node"))?;
         Ok(WorkerSession {
-            definition: served.pipeline.definition.clone(),
+            definition,
             heartbeat: PipelineNode::heartbeat_of(&served.pipeline.policy),
             commands: Box::new(Commands {
                 session,
-                _closing: Closing::of(session, mailbox.clone()),
+                _closing: Closing::of(self, session, mailbox.clone()),
                 mailbox,
+                outbox: outbox.clone(),
             }),
-            events: Box::new(Events(receive)),
+            events: Box::new(Events(outbox)),
         })
     }
 
@@ -112,13 +110,20 @@ impl WorkerApi for Node {
         let session = self.next_session();
         let (reply, leases) = oneshot::channel();
         let limit = limit.clamp(1, MOST_POLLED);
-        served
+        let asked = served
             .mailbox
             .tell(Message::Poll(session, worker, limit, reply))
             .await;
-        let _closing = Closing::of(session, served.mailbox.clone());
+        if !asked {
+            return Err(error::unavailable("the pipeline has left this node"));
+        }
+        let closing = Closing::of(self, session, served.mailbox.clone());
+        // If the caller goes, or patience ends as the answer is on its way, the leases return.
         match tokio::time::timeout(patience.min(LONGEST_POLL), leases).await {
-            Ok(Ok(leases)) => Ok(leases),
+            Ok(Ok(leases)) => {
+                closing.complete();
+                Ok(leases)
+            }
             Ok(Err(_)) | Err(_) => Ok(Vec::new()),
         }
     }
@@ -130,7 +135,11 @@ impl WorkerApi for Node {
         reports: Vec<Report>,
     ) -> Result<Vec<Verdict>, ApiError> {
         let served = self.served(path)?;
-        let gone = || error::unavailable("a task's shard is moving to another node; report again");
+        let gone = || error::unavailable("a task's shard is not here now; report again");
+        for (index, report) in reports.iter().enumerate() {
+            let field = || format!("reports[{index}].lease.partition");
+            check_partition(&served, report.lease.partition, field)?;
+        }
         let (answers, durable) = served
             .mailbox
             .ask(|reply| Message::Report(worker, reports, reply))
@@ -140,7 +149,7 @@ impl WorkerApi for Node {
             return Err(gone());
         }
         for durable in durable {
-            durable.await.map_err(|_| gone())?;
+            saved(durable).await?.map_err(|_| gone())?;
         }
         let verdict = |answer| {
             if answer == Answer::Done {
@@ -159,8 +168,15 @@ impl WorkerApi for Node {
         leases: Vec<HeldLease>,
     ) -> Result<Vec<bool>, ApiError> {
         let served = self.served(path)?;
+        for (index, lease) in leases.iter().enumerate() {
+            check_partition(&served, lease.partition, || format!("leases[{index}].partition"))?;
+        }
         let answers = served.mailbox.ask(|reply| Message::Extend(leases, reply)).await;
         let answers = answers.ok_or_else(|| error::unavailable("the pipeline has left this node"))?;
+        if answers.contains(&Answer::Elsewhere) {
+            // The worker is not to give up a task because its shard is just coming up.
+            return Err(error::unavailable("a task's shard is not here now; extend again"));
+        }
         Ok(answers.into_iter().map(|answer| answer == Answer::Done).collect())
     }
 
@@ -173,4 +189,17 @@ impl WorkerApi for Node {
         };
         Ok((0..served.pipeline.partitions).map(here).collect())
     }
+}
+
+fn check_partition(
+    served: &Served,
+    partition: Partition,
+    field: impl FnOnce() -> String,
+) -> Result<(), ApiError> {
+    let partitions = served.pipeline.partitions;
+    if partition.0 < partitions {
+        return Ok(());
+    }
+    let problem = format!("is {}; the pipeline has {partitions}", partition.0);
+    Err(ApiError::invalid(field(), problem))
 }

@@ -1,0 +1,57 @@
+//! What those who work for one shard (the forwarder, the checkpointer, calls of the store) have to tell it.
+
+use scheduler_core::id::{CheckpointId, Epoch, Partition};
+use scheduler_core::key::SeenKey;
+use scheduler_core::outcome::ParkedTask;
+use scheduler_core::port::log::{Bounds, LogError};
+use scheduler_core::port::store::Claimed;
+use scheduler_core::task::Record;
+use scheduler_core::time::Timestamp;
+
+use super::{Mailbox, Message};
+
+/// One stay of a shard on this node. What is said to an earlier stay is not heard by a later one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stay(pub(super) u64);
+
+/// The way to one stay of a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(super) mailbox: Mailbox,
+    pub(super) partition: Partition,
+    pub(super) stay: Stay,
+}
+
+impl Line {
+    /// Tells it, waiting for room. Answers whether there is an actor to hear it.
+    pub(crate) async fn tell(&self, word: Word) -> bool {
+        self.mailbox
+            .tell(Message::Shard(self.partition, self.stay, word))
+            .await
+    }
+}
+
+/// What is told.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// The store's answer to a claim.
+    Claimed(Claimed),
+    /// The log's bounds, and the idempotency keys that the store has.
+    Measured(Bounds, Vec<SeenKey>),
+    /// The forwarder's next records.
+    Records(Vec<Record>),
+    /// The log has lost so many records before their time.
+    Missing(u64),
+    /// The forwarder cannot go on; it has ended.
+    ReadFailed(LogError),
+    /// The store has a checkpoint.
+    Saved(CheckpointId),
+    /// The shard has another owner.
+    Fenced(Epoch),
+    /// Parked tasks, and when the next after them is wanted.
+    Unpark(Vec<ParkedTask>, Timestamp),
+    /// Parked tasks cannot be read, and never will be.
+    NoParked(String),
+    /// What the shard needs fails, and always will.
+    Broken(String),
+}

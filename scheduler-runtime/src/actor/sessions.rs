@@ -1,0 +1,171 @@
+//! Sessions and polls: how leases reach workers, and come back when they do not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use scheduler_core::id::WorkerId;
+use scheduler_core::pipeline::Event;
+use scheduler_core::port::gateway::{HeldLease, Lease, WorkerEvent, WorkerHello};
+use scheduler_core::session::SessionId;
+use scheduler_core::time::Timestamp;
+use tokio::sync::oneshot;
+
+use super::PipelineActor;
+use super::outbox::Outbox;
+
+/// Returns leases that nobody has. It is no worker's report, which would count as one of its session.
+const NOBODY: WorkerId = WorkerId(0);
+
+/// A session's transport, and what it is told at the end of this turn.
+#[derive(Debug)]
+pub(super) struct Telling {
+    outbox: Arc<Outbox>,
+    batch: Vec<WorkerEvent>,
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.outbox.end();
+    }
+}
+
+/// One who asked for leases once.
+#[derive(Debug)]
+pub(super) enum Polling {
+    /// It waits.
+    Waiting(oneshot::Sender<Vec<Lease>>),
+    /// It was given these, and has not said that it has them.
+    Answered(Vec<HeldLease>),
+}
+
+impl PipelineActor {
+    pub(super) fn open(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        hello: WorkerHello,
+        outbox: Arc<Outbox>,
+        definition: &Bytes,
+    ) {
+        let mut batch = Vec::new();
+        // The pipeline may have changed since the session was asked for.
+        if self.pipeline.definition != *definition {
+            batch.push(WorkerEvent::Definition(self.pipeline.definition.clone()));
+        }
+        if self.draining {
+            batch.push(WorkerEvent::GoAway);
+        }
+        self.sessions.insert(session, Telling { outbox, batch });
+        self.event(now, Event::Open(session, hello));
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        now: Timestamp,
+        session: SessionId,
+        worker: WorkerId,
+        limit: u32,
+        reply: oneshot::Sender<Vec<Lease>>,
+    ) {
+        if self.draining || reply.is_closed() {
+            return;
+        }
+        self.polls.insert(session, Polling::Waiting(reply));
+        self.event(
+            now,
+            Event::Poll {
+                session,
+                worker,
+                limit,
+            },
+        );
+    }
+
+    /// A transport has let go of a session or poll; `complete` if it has got what a poll asked for.
+    pub(super) fn close(&mut self, now: Timestamp, session: SessionId, complete: bool) {
+        self.event(now, Event::Close(session));
+        if let Some(telling) = self.sessions.remove(&session) {
+            self.take_back(now, &telling);
+        }
+        if let Some(Polling::Answered(leases)) = self.polls.remove(&session)
+            && !complete
+        {
+            self.give_back(now, leases);
+        }
+    }
+
+    pub(super) fn answer_poll(&mut self, now: Timestamp, session: SessionId, leases: Vec<Lease>) {
+        let held = leases.iter().map(held).collect();
+        if let Some(Polling::Waiting(reply)) = self.polls.remove(&session)
+            && reply.send(leases).is_ok()
+        {
+            self.polls.insert(session, Polling::Answered(held));
+        } else {
+            // Whoever asked has gone: the leases go back at once.
+            self.give_back(now, held);
+        }
+    }
+
+    pub(super) fn tell(&mut self, session: SessionId, event: WorkerEvent) {
+        if let Some(telling) = self.sessions.get_mut(&session) {
+            telling.batch.push(event);
+        }
+    }
+
+    pub(super) fn tell_all(&mut self, event: &WorkerEvent) {
+        for telling in self.sessions.values_mut() {
+            telling.batch.push(event.clone());
+        }
+    }
+
+    /// Ends a session that the machine has ended.
+    pub(super) fn end_session(&mut self, session: SessionId) {
+        if let Some(mut telling) = self.sessions.remove(&session) {
+            telling.outbox.put(&mut telling.batch);
+        }
+    }
+
+    /// Sends each session what has come together for it. Answers whether one of them had to be ended, so that there is more to do.
+    pub(super) fn tell_sessions(&mut self, now: Timestamp) -> bool {
+        let mut ended = Vec::new();
+        for (session, telling) in &mut self.sessions {
+            if !telling.batch.is_empty() && !telling.outbox.put(&mut telling.batch) {
+                ended.push(*session);
+            }
+        }
+        for session in &ended {
+            self.close(now, *session, false);
+        }
+        !ended.is_empty()
+    }
+
+    /// Returns the leases that a session's transport has not taken.
+    fn take_back(&mut self, now: Timestamp, telling: &Telling) {
+        let unread = telling.outbox.take_back();
+        let leases = unread.iter().chain(&telling.batch).flat_map(|event| match event {
+            WorkerEvent::Leases(leases) => leases.as_slice(),
+            _ => &[],
+        });
+        self.give_back(now, leases.map(held).collect());
+    }
+
+    fn give_back(&mut self, now: Timestamp, leases: Vec<HeldLease>) {
+        for HeldLease {
+            partition,
+            offset,
+            token,
+        } in leases
+        {
+            self.machine
+                .give_back(now, partition, NOBODY, offset, token, &mut self.effects);
+        }
+    }
+}
+
+fn held(lease: &Lease) -> HeldLease {
+    HeldLease {
+        partition: lease.partition,
+        offset: lease.offset,
+        token: lease.token,
+    }
+}
