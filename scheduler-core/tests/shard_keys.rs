@@ -77,3 +77,25 @@ fn a_key_is_free_again_when_its_period_is_over() {
     let again = world.arrive(keyed("order"));
     assert_eq!(world.lease(ANNA).offset, again);
 }
+
+#[test]
+fn a_replay_of_a_task_whose_key_was_forgotten_and_came_again_is_not_a_duplicate() {
+    let mut world = World::new(policy());
+    let old = world.arrive(keyed("order"));
+    world.advance(KEY_PERIOD);
+    let new = world.arrive(keyed("order"));
+    world.save();
+    world.crash();
+    world.advance(GRACE);
+    let leases: Vec<Offset> = world.ask(ANNA, 10).iter().map(|lease| lease.offset).collect();
+    assert_eq!(leases, [old, new]);
+}
+
+#[test]
+fn a_duplicate_counts_as_cancelled() {
+    let mut world = World::new(policy());
+    world.arrive(keyed("order"));
+    world.arrive(keyed("order"));
+    let counts = world.shard.counts();
+    assert_eq!((counts.ready, counts.cancelled), (1, 1));
+}

@@ -67,8 +67,8 @@ impl Shard {
         };
         let hash = KeyHash::of(key);
         match self.keys.find(hash, self.now) {
-            // A replay brings the first one back.
-            Some(first) if first.0 == offset => false,
+            // A replay brings the first one back, and what was first before a key was forgotten and came again.
+            Some(first) if first.0 >= offset => false,
             Some(first) => {
                 self.unsaved.finish(FinishedTask {
                     offset: Offset(offset),
@@ -79,6 +79,7 @@ impl Shard {
                     finished_at: self.now,
                     output: self.tenure.shard.task(first).to_string().into(),
                 });
+                self.counts.cancelled += 1;
                 self.mark_dirty();
                 true
             }

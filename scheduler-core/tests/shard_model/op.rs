@@ -17,6 +17,8 @@ pub(crate) enum Op {
         priority: u8,
         delay: u16,
         deadline: u16,
+        /// Their idempotency key; 0 is none.
+        key: u8,
     },
     /// A record that is no task.
     SubmitNonsense,
@@ -73,8 +75,8 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     let deadline = prop_oneof![6 => Just(0u16), 1 => 1..20_000u16];
     let advance = prop_oneof![6 => 0..300u16, 2 => 300..3_000u16, 1 => 3_000..12_000u16];
     prop_oneof![
-        10 => (1..6u8, 0..10u8, delay, deadline)
-            .prop_map(|(tasks, priority, delay, deadline)| Op::Submit { tasks, priority, delay, deadline }),
+        10 => (1..6u8, 0..10u8, delay, deadline, prop_oneof![6 => Just(0u8), 1 => 1..6u8])
+            .prop_map(|(tasks, priority, delay, deadline, key)| Op::Submit { tasks, priority, delay, deadline, key }),
         1 => Just(Op::SubmitNonsense),
         1 => prop_oneof![4 => 1..4u8, 1 => 20..80u8].prop_map(Op::Gap),
         14 => (1..9u8).prop_map(Op::Forward),

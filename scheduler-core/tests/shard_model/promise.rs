@@ -1,10 +1,13 @@
 //! What must hold: the promises of the design that one shard can keep.
 
+use std::collections::BTreeMap;
+
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{LeaseToken, Offset};
-use scheduler_core::outcome::AttemptOutcome;
+use scheduler_core::outcome::{AttemptOutcome, Ending};
 use scheduler_core::port::gateway::TaskState;
 use scheduler_core::shard::Found;
+use scheduler_core::task::RecordBody;
 
 use crate::world::World;
 
@@ -115,6 +118,29 @@ impl World {
             self.has_gaps || self.shard.tail().0 - self.truncated.0 <= u64::from(self.policy.window.max_span),
             "wider than the window"
         );
+    }
+
+    /// Of the tasks of a key, the first has run, and the others have ended as its duplicates.
+    pub(crate) fn check_keys(&self) {
+        let mut firsts = BTreeMap::new();
+        for record in self.log.values() {
+            let RecordBody::Task(spec) = &record.body else {
+                continue;
+            };
+            let key = spec
+                .options
+                .as_ref()
+                .and_then(|options| options.idempotency_key.clone());
+            let first = key.map_or(record.offset, |key| *firsts.entry(key).or_insert(record.offset));
+            let result = self.store.results.get(&record.offset);
+            let is_duplicate = result.is_some_and(|result| result.ending == Ending::Duplicate);
+            assert_eq!(
+                is_duplicate,
+                first != record.offset,
+                "{:?} of {first:?}",
+                record.offset
+            );
+        }
     }
 
     pub(crate) fn has_all_ended(&self) -> bool {

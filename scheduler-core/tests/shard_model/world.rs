@@ -172,9 +172,10 @@ impl World {
                 priority,
                 delay,
                 deadline,
+                key,
             } => {
                 for _ in 0..tasks {
-                    self.submit(priority, delay, deadline);
+                    self.submit(priority, delay, deadline, key);
                 }
             }
             Op::SubmitNonsense => self.append(RecordBody::Undecodable {
@@ -225,11 +226,12 @@ impl World {
         }
     }
 
-    fn submit(&mut self, priority: u8, delay: u16, deadline: u16) {
+    fn submit(&mut self, priority: u8, delay: u16, deadline: u16, key: u8) {
         let after = |millis: u16| (millis > 0).then(|| self.now + Duration::from_millis(millis.into()));
         let options = TaskOptions {
             not_before: after(delay),
             deadline: after(deadline),
+            idempotency_key: (key > 0).then(|| Bytes::from(vec![key])),
             ..TaskOptions::default()
         };
         let spec = TaskSpec {
@@ -504,6 +506,8 @@ impl World {
         for worker in &mut self.workers {
             worker.is_attached = false;
         }
+        let keys = self.store.keys.clone();
+        self.tell(Input::Keys(keys));
     }
 
     fn tick(&mut self) {
@@ -548,6 +552,7 @@ impl World {
                 .all(|w| w.held.is_empty() && w.unsettled.is_empty());
             let has_read = self.log.range(self.shard.tail()..).next().is_none();
             if is_idle && has_read && self.has_all_ended() && self.shard.is_saved() {
+                self.check_keys();
                 return;
             }
             if round % 2 == 1 {
