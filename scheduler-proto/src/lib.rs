@@ -15,19 +15,37 @@
 //! ```
 
 /// Between workers and scheduler.
-#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::pedantic, reason = "generated")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::pedantic,
+    reason = "generated"
+)]
 pub mod worker {
     tonic::include_proto!("scheduler.worker.v1");
 }
 
 /// Between clients and scheduler.
-#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::pedantic, reason = "generated")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::pedantic,
+    reason = "generated"
+)]
 pub mod api {
     tonic::include_proto!("scheduler.api.v1");
 }
 
 /// Between pipeline agent and command executors.
-#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::pedantic, reason = "generated")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::pedantic,
+    reason = "generated"
+)]
 pub mod exec {
     tonic::include_proto!("exec");
 }
