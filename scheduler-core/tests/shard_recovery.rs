@@ -481,3 +481,32 @@ fn truncation_follows_the_saved_resume_offset() {
     world.save();
     assert_eq!(world.truncated, [Offset(2)]);
 }
+
+#[test]
+fn what_a_worker_no_longer_holds_is_not_kept_for_it_when_the_record_comes() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    let lease = world.lease(ANNA);
+    world.activate(true);
+    world.attach(ANNA, &[&lease], &[]);
+    world.attach(ANNA, &[], &[]);
+    world.forward();
+    assert_eq!(world.state(task), TaskState::Queued);
+    world.advance(GRACE);
+    assert_eq!(world.lease(BERT).offset, task);
+}
+
+#[test]
+fn an_old_report_does_not_stand_for_a_later_lease_that_was_lost() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    world.attach(ANNA, &[], &[]);
+    let first = world.lease(ANNA);
+    world.report(ANNA, &first, AttemptOutcome::Returned);
+    world.lease(ANNA);
+    world.save();
+    world.activate(false);
+    world.attach(ANNA, &[], &[(&first, AttemptOutcome::Returned)]);
+    world.forward();
+    assert_eq!(world.state(task), TaskState::Queued);
+}

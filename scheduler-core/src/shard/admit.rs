@@ -144,7 +144,10 @@ impl Shard {
                     started_at,
                 } => {
                     let worker = self.recovery.workers[worker as usize];
-                    if self.workers.is_attached(worker) && !self.recovery.is_presented(offset, worker) {
+                    let attempt = Attempt(known.attempts);
+                    if self.workers.is_attached(worker)
+                        && !self.recovery.is_presented(offset, worker, attempt)
+                    {
                         // It has said what it holds, and this is not among it: the lease never reached it.
                         let slot = self.slot_mut(id);
                         slot.forgiven = slot.forgiven.saturating_add(1);
@@ -154,7 +157,7 @@ impl Shard {
                         let worker = self.workers.enter(worker, self.now);
                         let token = LeaseToken {
                             epoch: Epoch(epoch),
-                            attempt: Attempt(known.attempts),
+                            attempt,
                         };
                         self.adopt(id, worker, token, started_at);
                     }

@@ -1,8 +1,11 @@
 //! What the last checkpoint and returning workers say about tasks that are not in memory yet.
 
+use std::collections::BTreeSet;
+
 use super::{
     AttemptOutcome, BTreeMap, LeaseToken, Offset, Output, Shard, Snapshot, Timestamp, VecDeque, WorkerId,
 };
+use crate::id::Attempt;
 use crate::snapshot::TaskState;
 
 /// See the module.
@@ -19,6 +22,8 @@ pub(super) struct Recovery {
     /// What workers said about tasks that are not there yet.
     pub(super) early: BTreeMap<u64, Vec<Early>>,
     early_len: usize,
+    /// Workers that said that they hold some of them.
+    holders: BTreeSet<WorkerId>,
     /// One past the last offset that an earlier owner may have leased.
     log_end: u64,
     /// Below it an earlier owner may have done more than it saved.
@@ -76,6 +81,7 @@ impl Recovery {
             workers: snapshot.workers,
             early: BTreeMap::new(),
             early_len: 0,
+            holders: BTreeSet::new(),
             log_end,
             unsure_below: if grace_until.is_some() { log_end } else { below },
             grace_until: grace_until.map_or(inherited, |until| until.max(inherited)),
@@ -106,11 +112,26 @@ impl Recovery {
         self.tasks.pop_front_if(|task| task.offset == offset)
     }
 
-    /// Whether `worker` has said anything of the task at `offset`.
-    pub(super) fn is_presented(&self, offset: u64, worker: WorkerId) -> bool {
-        self.early
-            .get(&offset)
-            .is_some_and(|all| all.iter().any(|early| early.worker() == worker))
+    /// Whether `worker` has said anything of this attempt, or a later one, at the task at `offset`.
+    pub(super) fn is_presented(&self, offset: u64, worker: WorkerId, attempt: Attempt) -> bool {
+        self.early.get(&offset).is_some_and(|all| {
+            all.iter()
+                .any(|early| early.worker() == worker && early.token().attempt >= attempt)
+        })
+    }
+
+    /// Forgets what `worker` said that it holds: it is about to say it anew.
+    pub(super) fn forget_held(&mut self, worker: WorkerId) {
+        if !self.holders.remove(&worker) {
+            return;
+        }
+        let is_other = |early: &Early| !matches!(early, Early::Held { worker: of, .. } if *of == worker);
+        self.early.retain(|_, all| {
+            let before = all.len();
+            all.retain(is_other);
+            self.early_len -= before - all.len();
+            !all.is_empty()
+        });
     }
 
     fn take_early(&mut self, offset: u64) -> Vec<Early> {
@@ -137,8 +158,11 @@ impl Shard {
         if known.is_some_and(|known| known.contains(&early)) {
             return true;
         }
-        if let Early::Report { worker, .. } = &early {
-            self.workers.add_early(*worker);
+        match &early {
+            Early::Held { worker, .. } => {
+                self.recovery.holders.insert(*worker);
+            }
+            Early::Report { worker, .. } => self.workers.add_early(*worker),
         }
         self.recovery.early.entry(offset).or_default().push(early);
         self.recovery.early_len += 1;

@@ -201,6 +201,7 @@ impl Shard {
         entry.session += 1;
         entry.reports = 0;
         entry.covered = 0;
+        self.recovery.forget_held(worker);
         for (offset, token, outcome) in reported {
             self.report(worker, offset.0, token, outcome, out);
         }

@@ -91,7 +91,15 @@ impl World {
                 Found::Live(view) => match view.state {
                     TaskState::Queued => seen[0] += 1,
                     TaskState::Delayed => seen[1] += 1,
-                    TaskState::Running => seen[2] += 1,
+                    TaskState::Running => {
+                        seen[2] += 1;
+                        assert!(
+                            self.workers
+                                .iter()
+                                .any(|w| !w.is_attached || w.held.contains_key(&offset)),
+                            "{offset:?} runs, and every worker says that it does not have it"
+                        );
+                    }
                     other => panic!("a live task is {other:?}"),
                 },
                 Found::Finished(_) | Found::Dead(_) => {}
