@@ -6,7 +6,7 @@ use crate::Failed;
 use crate::run::{cargo, output};
 
 /// Crates of this workspace that a library may depend on, by whatever way. A crate that is not here has to be added, with thought.
-const LIBRARIES: [(&str, &[&str]); 10] = [
+const LIBRARIES: [(&str, &[&str]); 11] = [
     ("scheduler-core", &[]),
     ("scheduler-pipeline", &[]),
     ("scheduler-proto", &[]),
@@ -16,6 +16,7 @@ const LIBRARIES: [(&str, &[&str]); 10] = [
     ("scheduler-http", &["scheduler-core"]),
     ("scheduler-deploy", &["scheduler-core", "scheduler-pipeline"]),
     ("scheduler-sdk", &["scheduler-proto"]),
+    ("scheduler-sim", &["scheduler-core", "scheduler-sdk", "scheduler-proto"]),
     ("scheduler-testkit", &["scheduler-core"]),
 ];
 

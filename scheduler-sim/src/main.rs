@@ -1,0 +1,157 @@
+//! `cargo sim`: plays histories until one breaks a promise.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use scheduler_sim::{Coverage, History, run};
+
+/// Plays simulated histories of a whole cluster, one a seed, until one breaks a promise.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// The first of them. Without it: one that depends on the time.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Go on for so many minutes, however many seeds that are.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// This seed alone.
+    #[arg(long, conflicts_with_all = ["from", "minutes"])]
+    seed: Option<u64>,
+    /// Print everything that happens.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Play every seed twice and compare.
+    #[arg(long)]
+    check_determinism: bool,
+    /// Go on after a violation, up to so many of them.
+    #[arg(long, default_value_t = 1)]
+    failures: usize,
+    /// How many threads. Default: one a core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print how often each branch of interest was reached.
+    #[arg(long)]
+    coverage: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic in a machine is a violation like any other, and is told as one.
+    std::panic::set_hook(Box::new(|_| ()));
+    match arguments.seed {
+        Some(seed) => one(seed, &arguments),
+        None => many(&arguments),
+    }
+}
+
+fn one(seed: u64, arguments: &Arguments) -> ExitCode {
+    let history = run(seed, arguments.trace);
+    if let Some(trace) = &history.trace {
+        println!("{trace}");
+    }
+    println!(
+        "seed {seed}: {} steps, {} s simulated, hash {:016x}",
+        history.steps,
+        history.simulated_ms / 1_000,
+        history.hash
+    );
+    let broken = broken(&history).or_else(|| differs(&history, arguments));
+    broken.map_or(ExitCode::SUCCESS, |broken| {
+        println!("{broken}");
+        ExitCode::FAILURE
+    })
+}
+
+/// What is wrong with a history, and how to see it again.
+fn broken(history: &History) -> Option<String> {
+    let violation = history.violation.as_ref()?;
+    Some(format!(
+        "seed {}: broken: {} at {} ms: {}\n  cargo sim -- --seed {} --trace",
+        history.seed, violation.promise, violation.at_ms, violation.what, history.seed
+    ))
+}
+
+fn differs(history: &History, arguments: &Arguments) -> Option<String> {
+    let again = arguments.check_determinism.then(|| run(history.seed, false))?;
+    (again.hash != history.hash)
+        .then(|| format!("seed {}: two runs differ: the simulator is not deterministic", history.seed))
+}
+
+#[derive(Default)]
+struct Sum {
+    coverage: Coverage,
+    simulated_ms: u64,
+    steps: u64,
+    broken: Vec<String>,
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let from = arguments.from.unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or_default() << 20
+    });
+    let seeds = if arguments.minutes.is_some() { u64::MAX - from } else { arguments.seeds };
+    let over = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let started = Instant::now();
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let sum = Mutex::new(Sum::default());
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads.unwrap_or(cores).max(1) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= seeds
+                        || stop.load(Ordering::Relaxed)
+                        || over.is_some_and(|over| Instant::now() >= over)
+                    {
+                        next.fetch_sub(1, Ordering::Relaxed);
+                        return;
+                    }
+                    let history = run(from + index, false);
+                    let broken = broken(&history).or_else(|| differs(&history, arguments));
+                    let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    sum.coverage.add(&history.coverage);
+                    sum.simulated_ms += history.simulated_ms;
+                    sum.steps += history.steps;
+                    if let Some(broken) = broken {
+                        println!("{broken}");
+                        sum.broken.push(broken);
+                        stop.store(sum.broken.len() >= arguments.failures, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    report(&sum, from, next.into_inner(), started.elapsed(), arguments);
+    if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn report(sum: &Sum, from: u64, seeds: u64, took: Duration, arguments: &Arguments) {
+    let seconds = took.as_secs_f64().max(1e-3);
+    println!(
+        "{seeds} seeds from {from} in {seconds:.1} s: {:.0} seeds/s, {:.1} simulated hours/s, {:.2} M steps/s; {} broken",
+        seeds as f64 / seconds,
+        sum.simulated_ms as f64 / 3.6e6 / seconds,
+        sum.steps as f64 / 1e6 / seconds,
+        sum.broken.len()
+    );
+    if arguments.coverage {
+        for (text, count) in sum.coverage.counts() {
+            println!("{count:>12}  {text}");
+        }
+    }
+    for text in sum.coverage.missed() {
+        eprintln!("never reached: {text}");
+    }
+}

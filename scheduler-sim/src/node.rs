@@ -1,0 +1,534 @@
+//! A scheduler process: the driver of the core's machines, as thin as scheduler-runtime's actor and of the same shape.
+//!
+//! One turn takes what mail has come, lets the machine dispatch, and does what it says. Mail carries what the runtime's messages carry, so
+//! that what goes wrong with them there goes wrong here.
+
+mod host;
+mod save;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use scheduler_core::id::{NodeId, Offset, Partition, PipelineId, ShardId};
+use scheduler_core::pipeline::{Effect, Event, PipelineNode};
+use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::port::log::{Bounds, ReadLimit};
+use scheduler_core::session::SessionId;
+use scheduler_core::shard::Input;
+use scheduler_core::task::Record;
+use scheduler_core::time::Timestamp;
+
+pub(crate) use self::host::Hosted;
+pub(crate) use self::save::Saver;
+pub(crate) use self::tasks::{Change, Request, Stage};
+use crate::calls::{LogCall, StoreAnswer, StoreCall};
+use crate::clock::Clock;
+use crate::coverage::Point;
+use crate::net::ConnId;
+use crate::placement::Step as PlacementStep;
+use crate::wire;
+use crate::world::{Happening, World};
+
+/// Messages taken together.
+const BATCH: usize = 256;
+/// Most records in one message.
+const MOST_RECORDS: usize = 1_024;
+const MOST_BYTES: usize = 1 << 20;
+/// Turns without mail that follow each other at once: more is a machine that never rests.
+const RESTLESS: u32 = 2_000;
+
+/// What is said to a node's driver.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Assign(Vec<Partition>),
+    Revoke(Vec<Partition>),
+    Lose(Vec<Partition>),
+    /// A fenced owner that is still assigned tries again.
+    Reclaim(Partition),
+    /// The store's answer; `None` if it has failed.
+    Stored(StoreCall, Option<StoreAnswer>),
+    /// A call that failed is to be made again.
+    Again(StoreCall),
+    Measured(Partition, u64, Option<Bounds>),
+    Measure(Partition, u64),
+    Records(Partition, u64, Result<Vec<Record>, ReadError>),
+    ReadAgain(Partition, u64),
+    Open(SessionId, WorkerHello),
+    Close(SessionId),
+    Commands(SessionId, Vec<WorkerCommand>),
+    Change(Request),
+    Policy(Arc<PipelinePolicy>),
+    Pause(bool),
+    /// Shutdown begins, goes on, ends.
+    Drain,
+    DrainIsOver,
+}
+
+/// Why the log has not given records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadError {
+    Unavailable,
+    Truncated { start: Offset },
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) life: u32,
+    pub(crate) is_up: bool,
+    pub(crate) is_paused: bool,
+    /// When it goes on, if it is paused.
+    pub(crate) resumes_at: u64,
+    pub(crate) is_stopping: bool,
+    drained: bool,
+    /// Whether a shard was left alone here.
+    pub(crate) is_quarantined: bool,
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) machine: PipelineNode,
+    pub(crate) hosted: BTreeMap<Partition, Hosted>,
+    /// What placement says is ours.
+    assigned: BTreeSet<Partition>,
+    sessions: BTreeMap<SessionId, Telling>,
+    next_session: u64,
+    mail: VecDeque<Mail>,
+    pub(crate) turn_at: Option<u64>,
+    restless: u32,
+    pub(crate) effects: Vec<Effect>,
+    /// How many of the effects the oracle has seen.
+    pub(crate) watched: usize,
+    saver: Saver,
+    pub(crate) policy: Arc<PipelinePolicy>,
+    paused: bool,
+    /// The last number of a stay, mark or forwarder that was given out.
+    last_mark: u64,
+    pub(crate) placement_mail_at: u64,
+}
+
+#[derive(Debug)]
+struct Telling {
+    conn: ConnId,
+    batch: Vec<WorkerEvent>,
+}
+
+impl Node {
+    /// A process that has not started.
+    pub(crate) fn down(policy: Arc<PipelinePolicy>) -> Self {
+        Self {
+            life: 0,
+            is_up: false,
+            is_paused: false,
+            resumes_at: 0,
+            is_stopping: false,
+            drained: false,
+            is_quarantined: false,
+            id: NodeId(0),
+            clock: Clock::new(0, 0, 1_000_000),
+            machine: PipelineNode::new(policy.clone(), false),
+            hosted: BTreeMap::new(),
+            assigned: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            mail: VecDeque::new(),
+            turn_at: None,
+            restless: 0,
+            effects: Vec::new(),
+            watched: 0,
+            saver: Saver::default(),
+            policy,
+            paused: false,
+            last_mark: 0,
+            placement_mail_at: 0,
+        }
+    }
+}
+
+pub(crate) fn shard_id(partition: Partition) -> ShardId {
+    ShardId::new(PipelineId(1), partition)
+}
+
+impl World {
+    pub(crate) fn start_node(&mut self, index: usize) {
+        let clock = self.draw_clock();
+        let life = self.nodes[index].life + 1;
+        let id = NodeId(self.rng.u128());
+        let policy = self.policy.clone();
+        self.nodes[index] = Node {
+            life,
+            is_up: true,
+            id,
+            clock,
+            machine: PipelineNode::new(policy.clone(), self.pipeline_is_paused),
+            paused: self.pipeline_is_paused,
+            ..Node::down(policy)
+        };
+        self.trace.note(&[1, index as u64], || format!("node {index} starts, life {life}"));
+        let joins = self.now + self.rng.range(10, 1_000);
+        self.queue
+            .push(joins, Happening::Placement(PlacementStep::Join((index, life))));
+    }
+
+    /// The process is gone with all it knew.
+    pub(crate) fn crash_node(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let life = node.life;
+        let sessions: Vec<ConnId> = node.sessions.values().map(|telling| telling.conn).collect();
+        let policy = self.policy.clone();
+        *node = Node {
+            life: life + 1,
+            ..Node::down(policy)
+        };
+        self.trace.note(&[2, index as u64], || format!("node {index} is gone"));
+        self.oracle.node_gone(index);
+        for conn in sessions {
+            self.cut(conn);
+        }
+        let noticed = self.now + self.plan.session_timeout;
+        self.queue
+            .push(noticed, Happening::Placement(PlacementStep::Leave((index, life))));
+    }
+
+    /// Something arrives at a node's mailbox.
+    pub(crate) fn mail(&mut self, index: usize, life: u32, mail: Mail) {
+        let node = &mut self.nodes[index];
+        if !node.is_up || node.life != life {
+            return;
+        }
+        node.mail.push_back(mail);
+        if !node.is_paused {
+            self.wake_node(index, self.now);
+        }
+    }
+
+    pub(crate) fn wake_node(&mut self, index: usize, at: u64) {
+        let node = &mut self.nodes[index];
+        if node.turn_at.is_none_or(|turn| at < turn) {
+            node.turn_at = Some(at);
+            let life = node.life;
+            self.queue.push(at, Happening::NodeTurn { node: index, life });
+        }
+    }
+
+    pub(crate) fn node_turn(&mut self, index: usize, life: u32) {
+        let node = &mut self.nodes[index];
+        if !node.is_up || node.is_paused || node.life != life || node.turn_at != Some(self.now) {
+            return;
+        }
+        node.turn_at = None;
+        let now = node.clock.now(self.now);
+        let taken = node.mail.len().min(BATCH);
+        node.restless = if taken == 0 { node.restless + 1 } else { 0 };
+        if node.restless > RESTLESS {
+            return self.oracle.fail("rest", format!("node {index} wakes up all the time"));
+        }
+        for _ in 0..taken {
+            if let Some(mail) = self.nodes[index].mail.pop_front() {
+                self.take(index, now, mail);
+            }
+            // What the oracle is to see, it sees mail by mail.
+            self.watch_effects(index, now);
+        }
+        self.event(index, now, Event::Tick);
+        let node = &mut self.nodes[index];
+        node.machine.dispatch(now, &mut node.effects);
+        self.watch_effects(index, now);
+        while !self.nodes[index].effects.is_empty() {
+            self.carry_out(index);
+            self.watch_effects(index, now);
+        }
+        self.tell_sessions(index);
+        self.read_on(index);
+        self.end_drain(index);
+        self.check_memory(index);
+
+        let node = &self.nodes[index];
+        if !node.is_up {
+            return;
+        }
+        if !node.mail.is_empty() {
+            self.wake_node(index, self.now);
+        } else if let Some(due) = node.machine.next_deadline() {
+            // As the runtime's timer, never at once.
+            let at = node.clock.reaches(due).max(self.now + 1);
+            self.wake_node(index, at);
+        }
+    }
+
+    fn take(&mut self, index: usize, now: Timestamp, mail: Mail) {
+        match mail {
+            Mail::Records(partition, forwarder, records) => self.records(index, now, partition, forwarder, records),
+            Mail::ReadAgain(partition, forwarder) => self.read_again(index, partition, forwarder),
+            Mail::Commands(session, commands) => {
+                self.oracle_commands(index, now, session, &commands);
+                self.event(index, now, Event::Commands(session, commands));
+            }
+            Mail::Open(session, hello) => {
+                self.oracle_hello(index, now, session, &hello);
+                self.event(index, now, Event::Open(session, hello));
+                if self.nodes[index].is_stopping {
+                    self.tell(index, session, WorkerEvent::GoAway);
+                }
+            }
+            Mail::Close(session) => {
+                self.nodes[index].sessions.remove(&session);
+                self.oracle.session_over(index, session);
+                self.event(index, now, Event::Close(session));
+            }
+            Mail::Stored(call, answer) => self.stored(index, now, call, answer),
+            Mail::Again(call) => self.call_store(call),
+            Mail::Measured(partition, stay, bounds) => self.bounds_read(index, partition, stay, bounds),
+            Mail::Measure(partition, stay) => {
+                if self.stays(index, partition, stay) {
+                    self.call_log(index, LogCall::Bounds(partition, stay));
+                }
+            }
+            Mail::Assign(partitions) => {
+                for partition in partitions {
+                    self.nodes[index].assigned.insert(partition);
+                    self.assign(index, partition);
+                }
+            }
+            Mail::Reclaim(partition) => {
+                if self.nodes[index].assigned.contains(&partition) {
+                    self.coverage.hit(Point::ReclaimedAfterFence);
+                    self.assign(index, partition);
+                }
+            }
+            Mail::Revoke(partitions) => {
+                for partition in partitions {
+                    self.nodes[index].assigned.remove(&partition);
+                    self.revoke(index, now, partition);
+                }
+            }
+            Mail::Lose(partitions) => {
+                for partition in partitions {
+                    self.nodes[index].assigned.remove(&partition);
+                    self.lose(index, now, partition);
+                }
+            }
+            Mail::Change(request) => self.change(index, now, request),
+            Mail::Policy(policy) => {
+                self.nodes[index].policy = policy.clone();
+                self.event(index, now, Event::Policy(policy));
+            }
+            Mail::Pause(paused) => {
+                let node = &mut self.nodes[index];
+                node.paused = paused;
+                let paused = paused || node.is_stopping;
+                self.event(index, now, Event::Pause(paused));
+            }
+            Mail::Drain => {
+                self.event(index, now, Event::Pause(true));
+                let node = &mut self.nodes[index];
+                node.is_stopping = true;
+                for telling in node.sessions.values_mut() {
+                    telling.batch.push(WorkerEvent::GoAway);
+                }
+                let life = node.life;
+                let patience = self.now + self.rng.range(100, 20_000);
+                let mail = Mail::DrainIsOver;
+                self.queue.push(patience, Happening::Mail { node: index, life, mail });
+            }
+            Mail::DrainIsOver => self.drain_is_over(index, now),
+        }
+    }
+
+    /// Nothing runs any more, or patience is over: what is hosted is let go, then the process ends.
+    fn drain_is_over(&mut self, index: usize, now: Timestamp) {
+        let node = &mut self.nodes[index];
+        if !node.is_stopping || std::mem::replace(&mut node.drained, true) {
+            return;
+        }
+        for partition in node.hosted.keys().copied().collect::<Vec<_>>() {
+            self.nodes[index].assigned.remove(&partition);
+            self.revoke(index, now, partition);
+        }
+    }
+
+    fn end_drain(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        if !node.is_stopping {
+            return;
+        }
+        if !node.drained {
+            if node.machine.counts().0.running == 0 {
+                let now = node.clock.now(self.now);
+                self.drain_is_over(index, now);
+            }
+            return;
+        }
+        if node.hosted.is_empty() && node.saver.is_idle() {
+            let life = node.life;
+            self.coverage.hit(Point::RollingRestart);
+            self.crash_node(index);
+            self.queue
+                .push(self.now, Happening::Placement(PlacementStep::Bye((index, life))));
+            let back = self.now + self.rng.range(100, 3_000);
+            self.queue.push(back, Happening::StartNode(index));
+        }
+    }
+
+    pub(crate) fn event(&mut self, index: usize, now: Timestamp, event: Event) {
+        let node = &mut self.nodes[index];
+        node.machine.handle(now, event, &mut node.effects);
+    }
+
+    /// Does what the machine wants done.
+    fn carry_out(&mut self, index: usize) {
+        let mut effects = std::mem::take(&mut self.nodes[index].effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Tell(session, event) => self.tell(index, session, event),
+                Effect::Answer(..) | Effect::Changed(..) => (),
+                Effect::End(session) => {
+                    self.coverage.hit(Point::SessionSwept);
+                    if let Some(telling) = self.nodes[index].sessions.remove(&session) {
+                        self.hang_up(telling.conn);
+                    }
+                }
+                Effect::Save(checkpoint) => self.order_save(index, checkpoint),
+                Effect::Truncate(partition, before) => {
+                    self.call_log(index, LogCall::Truncate(partition, before));
+                }
+                Effect::LoadParked {
+                    partition,
+                    after,
+                    until,
+                    limit,
+                } => self.load_parked(index, partition, after, until, limit),
+            }
+        }
+        std::mem::swap(&mut self.nodes[index].effects, &mut effects);
+        self.nodes[index].effects.append(&mut effects);
+        self.nodes[index].watched = 0;
+    }
+
+    fn tell(&mut self, index: usize, session: SessionId, event: WorkerEvent) {
+        if let Some(telling) = self.nodes[index].sessions.get_mut(&session) {
+            telling.batch.push(event);
+        }
+    }
+
+    fn tell_sessions(&mut self, index: usize) {
+        let mut told = Vec::new();
+        for telling in self.nodes[index].sessions.values_mut() {
+            for event in telling.batch.drain(..) {
+                told.push((telling.conn, event));
+            }
+        }
+        for (conn, event) in told {
+            self.send_to_worker(conn, wire::event(event));
+        }
+    }
+
+    /// A worker has said hello on a connection: its session opens, and it is welcomed. `None` if the node takes no sessions.
+    pub(crate) fn attach(&mut self, index: usize, conn: ConnId, hello: WorkerHello) -> Option<SessionId> {
+        let node = &mut self.nodes[index];
+        if node.is_stopping {
+            return None;
+        }
+        let session = SessionId(node.next_session);
+        node.next_session += 1;
+        node.sessions.insert(
+            session,
+            Telling {
+                conn,
+                batch: Vec::new(),
+            },
+        );
+        let heartbeat = PipelineNode::heartbeat_of(&node.policy);
+        let life = node.life;
+        self.mail(index, life, Mail::Open(session, hello));
+        let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+        self.send_to_worker(conn, wire::welcome(heartbeat_ms));
+        Some(session)
+    }
+
+    /// Lets each forwarder read on whose shard has room.
+    fn read_on(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let mut calls = Vec::new();
+        for (partition, hosted) in &mut node.hosted {
+            let Some(forwarder) = hosted.forwarder.as_mut().filter(|forwarder| !forwarder.reading) else {
+                continue;
+            };
+            let Some(shard) = node.machine.shard(*partition) else {
+                continue;
+            };
+            let (records, bytes) = shard.room();
+            if records > 0 && bytes > 0 {
+                let limit = ReadLimit {
+                    records: records.min(MOST_RECORDS),
+                    bytes: bytes.min(MOST_BYTES),
+                };
+                forwarder.reading = true;
+                forwarder.limit = limit;
+                calls.push(LogCall::Read {
+                    partition: *partition,
+                    forwarder: forwarder.id,
+                    from: forwarder.next,
+                    limit,
+                });
+            }
+        }
+        for call in calls {
+            self.call_log(index, call);
+        }
+    }
+
+    fn read_again(&mut self, index: usize, partition: Partition, forwarder: u64) {
+        let Some(hosted) = self.nodes[index].hosted.get(&partition) else {
+            return;
+        };
+        let Some(found) = hosted.forwarder.as_ref().filter(|found| found.id == forwarder) else {
+            return;
+        };
+        let call = LogCall::Read {
+            partition,
+            forwarder,
+            from: found.next,
+            limit: found.limit,
+        };
+        self.call_log(index, call);
+    }
+
+    fn records(
+        &mut self,
+        index: usize,
+        now: Timestamp,
+        partition: Partition,
+        forwarder: u64,
+        records: Result<Vec<Record>, ReadError>,
+    ) {
+        let node = &mut self.nodes[index];
+        let life = node.life;
+        let Some(hosted) = node.hosted.get_mut(&partition) else {
+            return;
+        };
+        let Some(found) = hosted.forwarder.as_mut().filter(|found| found.id == forwarder) else {
+            return;
+        };
+        match records {
+            Ok(records) => {
+                found.next = records.last().map_or(found.next, |record| record.offset.next());
+                found.reading = false;
+                let is_first = !std::mem::replace(&mut hosted.has_records, true);
+                self.event(index, now, Event::Arrive(partition, records));
+                if is_first {
+                    self.event(index, now, Event::Shard(partition, Input::Flush));
+                }
+            }
+            Err(ReadError::Unavailable) => {
+                let mail = Mail::ReadAgain(partition, forwarder);
+                self.queue
+                    .push(self.now + 500, Happening::Mail { node: index, life, mail });
+            }
+            Err(ReadError::Truncated { start }) => {
+                let (from, tenure) = (found.next, hosted.activation.tenure());
+                hosted.forwarder = None;
+                self.oracle.log_lost(&self.store, partition, from, start, tenure);
+            }
+        }
+    }
+}

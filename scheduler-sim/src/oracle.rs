@@ -1,0 +1,434 @@
+//! What must hold: the promises of the system, looked after at every step. Each has its file.
+
+mod accounts;
+mod endings;
+mod leases;
+mod lost;
+mod memory;
+mod once;
+mod resume;
+mod said;
+mod settled;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::id::{Epoch, Offset, Partition, Tenure};
+use scheduler_core::outcome::AttemptOutcome;
+use scheduler_core::pipeline::Effect;
+use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::port::store::PreviousOwner;
+use scheduler_core::session::SessionId;
+use scheduler_core::shard::Found;
+use scheduler_core::time::Timestamp;
+use scheduler_proto::worker::report::Outcome;
+use scheduler_sdk::session::LeaseKey;
+
+use self::accounts::Accounts;
+use self::leases::Leases;
+use self::lost::Lost;
+use self::memory::Memory;
+use self::once::Once;
+use self::resume::Resume;
+use self::said::{Said, Saying};
+use crate::coverage::Point;
+use crate::plan::Plan;
+use crate::rng::Rng;
+use crate::store::Store;
+use crate::world::World;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// Which: the name of the oracle's file, `panic`, `rest`, `liveness` and the like.
+    pub promise: &'static str,
+    /// How.
+    pub what: String,
+    /// When, in milliseconds since the beginning of the history.
+    pub at_ms: u64,
+}
+
+/// Everything that is remembered to tell right from wrong.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    failed: Option<(&'static str, String)>,
+    lost: Lost,
+    leases: Leases,
+    once: Once,
+    memory: Memory,
+    resume: Resume,
+    accounts: Accounts,
+    said: Said,
+    /// Dead letters that were brought back: what was said of them before does not count.
+    revived: BTreeSet<(Partition, Offset)>,
+}
+
+impl Oracle {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            failed: None,
+            lost: Lost::default(),
+            leases: Leases::new(&plan.policy),
+            once: Once::new(plan.strict),
+            memory: Memory::new(&plan.policy),
+            resume: Resume::new(&plan.policy),
+            accounts: Accounts::default(),
+            said: Said::default(),
+            revived: BTreeSet::new(),
+        }
+    }
+
+    /// Something is wrong; what was wrong first is kept.
+    pub(crate) fn fail(&mut self, promise: &'static str, what: String) {
+        self.failed.get_or_insert((promise, what));
+    }
+
+    fn check(&mut self, promise: &'static str, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.fail(promise, what);
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    pub(crate) fn violation(&self, now: u64) -> Option<Violation> {
+        self.failed.clone().map(|(promise, what)| Violation {
+            promise,
+            what,
+            at_ms: now,
+        })
+    }
+
+    pub(crate) fn appended(&mut self, partition: Partition, offset: Offset) {
+        self.lost.appended(partition, offset);
+    }
+
+    pub(crate) fn some_task(&self, rng: &mut Rng) -> Option<(Partition, Offset)> {
+        self.lost.some(rng)
+    }
+
+    pub(crate) fn revived(&mut self, partition: Partition, offset: Offset) {
+        self.revived.insert((partition, offset));
+    }
+
+    pub(crate) fn node_gone(&mut self, node: usize) {
+        self.said.node_gone(node);
+        self.leases.node_gone(node);
+    }
+
+    pub(crate) fn session_over(&mut self, node: usize, session: SessionId) {
+        self.said.close(node, session);
+    }
+
+    pub(crate) fn deactivated(&mut self, node: usize, partition: Partition) {
+        self.said.deactivated(node, partition);
+    }
+
+    pub(crate) fn log_has_gap(&mut self) {
+        self.memory.log_has_gap();
+        self.resume.log_has_gap();
+    }
+
+    pub(crate) fn policy_changed(&mut self, policy: &PipelinePolicy) {
+        self.memory.policy_changed(policy);
+        self.resume.policy_changed(policy);
+    }
+
+    /// The log gives up records: nobody may need them.
+    pub(crate) fn truncated(&mut self, store: &mut Store, partition: Partition, before: Offset) {
+        let resume = store.shard(partition).resume;
+        if before > resume {
+            self.fail(
+                "log",
+                format!("the log of {partition:?} is truncated before {before:?}, and is to be read from {resume:?}"),
+            );
+        }
+    }
+
+    /// A reader has found that records are gone. That is right for an owner that was replaced, and for no other.
+    pub(crate) fn log_lost(
+        &mut self,
+        store: &Store,
+        partition: Partition,
+        from: Offset,
+        start: Offset,
+        tenure: Option<Tenure>,
+    ) {
+        let stored = store.shards.get(&partition).map(|rows| Epoch(rows.epoch));
+        if tenure.map(|tenure| tenure.epoch) == stored {
+            self.fail(
+                "log",
+                format!("the owner of {partition:?} wants to read from {from:?}, and the log begins at {start:?}"),
+            );
+        }
+    }
+
+    pub(crate) fn before_save(&mut self, store: &mut Store, checkpoint: &Arc<Checkpoint>) {
+        let checked = endings::check_save(store, checkpoint);
+        self.check("endings", checked);
+    }
+}
+
+impl World {
+    /// A worker opens a session with what it holds and has reported.
+    pub(crate) fn oracle_hello(&mut self, node: usize, now: Timestamp, session: SessionId, hello: &WorkerHello) {
+        if !hello.held.is_empty() {
+            self.coverage.hit(Point::HelloHeld);
+        }
+        if !hello.reported.is_empty() {
+            self.coverage.hit(Point::HelloReported);
+        }
+        self.oracle.said.open(node, session, hello);
+        let active: Vec<Partition> = self.nodes[node]
+            .machine
+            .shards()
+            .map(|shard| shard.tenure().shard.partition)
+            .collect();
+        for partition in active {
+            self.introduce(node, now, session, partition);
+        }
+    }
+
+    /// A shard comes up: it is told what workers said before.
+    pub(crate) fn oracle_activate(&mut self, node: usize, now: Timestamp, partition: Partition, epoch: Epoch) {
+        let Some(hosted) = self.nodes[node].hosted.get(&partition) else {
+            return;
+        };
+        let unclean = hosted.previous == PreviousOwner::Vanished;
+        let log_end = hosted.log_end;
+        let grace = unclean.then(|| now + self.plan.grace);
+        self.oracle.once.activated(node, partition, grace, log_end);
+        for session in self.oracle.said.sessions(node) {
+            self.introduce_to(node, now, session, partition, epoch);
+        }
+    }
+
+    fn introduce(&mut self, node: usize, now: Timestamp, session: SessionId, partition: Partition) {
+        if let Some(shard) = self.nodes[node].machine.shard(partition) {
+            let epoch = shard.tenure().epoch;
+            self.introduce_to(node, now, session, partition, epoch);
+        }
+    }
+
+    fn introduce_to(&mut self, node: usize, now: Timestamp, session: SessionId, partition: Partition, epoch: Epoch) {
+        let Some((worker, held, mut reports)) = self.oracle.said.present(node, session, partition) else {
+            return;
+        };
+        self.oracle
+            .leases
+            .attached(node, partition, epoch, worker, now, &held, &reports);
+        for report in &mut reports {
+            report.is_void = self.is_void(node, partition, epoch, report);
+        }
+        self.oracle.said.presented(node, session, partition, reports);
+    }
+
+    /// Whether nobody has to remember what a worker says: the task is the store's alone, or another owner's.
+    fn is_void(&self, node: usize, partition: Partition, epoch: Epoch, report: &Saying) -> bool {
+        let node = &self.nodes[node];
+        let Some(hosted) = node.hosted.get(&partition) else {
+            return true;
+        };
+        if report.token.epoch > epoch {
+            return true;
+        }
+        match node.machine.shard(partition).map(|shard| shard.find(report.offset)) {
+            None | Some(Found::Ahead) => report.offset >= hosted.log_end,
+            Some(Found::Elsewhere) => hosted.recovered,
+            Some(_) => false,
+        }
+    }
+
+    /// A worker speaks in its session.
+    pub(crate) fn oracle_commands(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        commands: &[WorkerCommand],
+    ) {
+        let Some(worker) = self.oracle.said.worker(node, session) else {
+            return;
+        };
+        for command in commands {
+            match command {
+                WorkerCommand::Reports(reports) => {
+                    for report in reports {
+                        let partition = report.lease.partition;
+                        let mut saying = Saying {
+                            offset: report.lease.offset,
+                            token: report.lease.token,
+                            is_success: matches!(report.outcome, AttemptOutcome::Succeeded { .. }),
+                            is_void: false,
+                        };
+                        let shard = self.nodes[node].machine.shard(partition);
+                        if let Some(shard) = shard {
+                            let epoch = shard.tenure().epoch;
+                            if !matches!(shard.find(saying.offset), Found::Live(_)) {
+                                self.coverage.hit(Point::LateReport);
+                            }
+                            saying.is_void = self.is_void(node, partition, epoch, &saying);
+                            self.oracle
+                                .leases
+                                .reported(node, partition, epoch, worker, now, saying);
+                        }
+                        self.oracle.said.report(node, session, partition, saying);
+                    }
+                }
+                WorkerCommand::Alive => self.oracle.leases.alive(node, worker, now),
+                WorkerCommand::Progress { .. } | WorkerCommand::Credit(_) | WorkerCommand::Drain => (),
+            }
+        }
+    }
+
+    /// Looks at what a node's machine wants done since the last look.
+    pub(crate) fn watch_effects(&mut self, node: usize, now: Timestamp) {
+        let seen = self.nodes[node].effects.len();
+        let from = std::mem::replace(&mut self.nodes[node].watched, seen).min(seen);
+        let effects = std::mem::take(&mut self.nodes[node].effects);
+        for effect in &effects[from..] {
+            match effect {
+                Effect::Tell(session, WorkerEvent::Leases(leases)) => {
+                    let Some(worker) = self.oracle.said.worker(node, *session) else {
+                        continue;
+                    };
+                    for lease in leases {
+                        let (partition, offset, token) = (lease.partition, lease.offset, lease.token);
+                        self.trace.note(
+                            &[50, node as u64, partition.0.into(), offset.0, token.epoch.0.into(), token.attempt.0.into()],
+                            || format!("node {node} leases {partition:?} {offset:?} {token:?} to {worker:?}"),
+                        );
+                        if token.attempt.0 > 1 {
+                            self.coverage.hit(Point::LeaseRepeated);
+                        }
+                        let oracle = &mut self.oracle;
+                        let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
+                        oracle.check("leases", granted);
+                        let again = endings::check_lease(&mut self.store, partition, offset, token);
+                        oracle.check("endings", again);
+                        if !oracle.revived.contains(&(partition, offset)) {
+                            let said = oracle.said.check_lease(node, partition, offset);
+                            oracle.check("once", said);
+                        }
+                        let early = oracle.once.check_lease(node, partition, offset, now);
+                        oracle.check("once", early);
+                    }
+                }
+                Effect::Tell(session, WorkerEvent::Stop(stopped)) => {
+                    for lease in stopped {
+                        self.trace.note(&[51, node as u64, lease.partition.0.into(), lease.offset.0], || {
+                            format!("node {node} stops {lease:?} of {session:?}")
+                        });
+                        self.oracle.leases.stopped(lease.partition, lease.offset, lease.token);
+                    }
+                }
+                Effect::Tell(
+                    session,
+                    WorkerEvent::Settled {
+                        partition,
+                        epoch,
+                        count,
+                    },
+                ) => {
+                    self.coverage.hit(Point::Settled);
+                    self.trace.note(&[52, node as u64, session.0, partition.0.into(), *count], || {
+                        format!("node {node} settles {count} of {session:?} for {partition:?} under {epoch:?}")
+                    });
+                    let settled = settled::check(
+                        &self.oracle.said,
+                        &self.oracle.revived,
+                        &mut self.store,
+                        node,
+                        *session,
+                        *partition,
+                        *count,
+                    );
+                    self.oracle.check("settled", settled);
+                }
+                Effect::Save(checkpoint) => {
+                    let partition = checkpoint.tenure.shard.partition;
+                    if let Some(shard) = self.nodes[node].machine.shard(partition) {
+                        let policy = self.nodes[node].policy.clone();
+                        let made = self.oracle.resume.made(checkpoint, shard.tail(), &policy);
+                        self.oracle.check("resume", made);
+                    }
+                }
+                _ => (),
+            }
+        }
+        self.nodes[node].effects = effects;
+    }
+
+    /// A checkpoint has changed what is stored.
+    pub(crate) fn after_save_is_stored(&mut self, checkpoint: &Arc<Checkpoint>) {
+        let partition = checkpoint.tenure.shard.partition;
+        let rows = self.store.shard(partition);
+        for (is_there, point) in [
+            (!checkpoint.unparked.is_empty(), Point::Unparked),
+            (!checkpoint.dead.is_empty(), Point::Dead),
+            (checkpoint.parked.iter().any(|task| task.wake_at > Timestamp::ZERO), Point::Parked),
+            (checkpoint.parked.iter().any(|task| task.wake_at == Timestamp::ZERO), Point::Carried),
+        ] {
+            if is_there {
+                self.coverage.hit(point);
+            }
+        }
+        for task in &checkpoint.finished {
+            match task.ending {
+                scheduler_core::outcome::Ending::Expired => self.coverage.hit(Point::Expired),
+                scheduler_core::outcome::Ending::Duplicate => self.coverage.hit(Point::Duplicate),
+                scheduler_core::outcome::Ending::Cancelled => self.coverage.hit(Point::Cancelled),
+                scheduler_core::outcome::Ending::Succeeded => (),
+            }
+        }
+        let oracle = &mut self.oracle;
+        let counted = oracle.accounts.saved(rows, checkpoint, &oracle.lost);
+        oracle.check("accounts", counted);
+        let advanced = oracle.resume.saved(rows, checkpoint);
+        oracle.check("resume", advanced);
+    }
+
+    /// Looks at what the shards of a node hold.
+    pub(crate) fn check_memory(&mut self, node: usize) {
+        for shard in self.nodes[node].machine.shards() {
+            let checked = self.oracle.memory.check(shard);
+            self.oracle.check("memory", checked);
+        }
+    }
+
+    pub(crate) fn oracle_started(&mut self, worker: usize, key: LeaseKey) {
+        let started = self.oracle.once.started(worker, key);
+        self.oracle.check("once", started);
+    }
+
+    pub(crate) fn oracle_ended(&mut self, worker: usize, key: LeaseKey, outcome: &Outcome) {
+        let is_success = matches!(outcome, Outcome::Succeeded(_));
+        let ended = self.oracle.once.ended(worker, key, is_success);
+        self.oracle.check("once", ended);
+    }
+
+    /// Whether every task has ended and is saved, and every worker knows.
+    pub(crate) fn all_has_ended(&self) -> bool {
+        self.oracle.lost.all_ended(&self.store) && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
+    }
+
+    /// Why that is not so, for people.
+    pub(crate) fn why_not_ended(&self) -> String {
+        let unsettled: Vec<usize> = self.workers.iter().map(|worker| worker.session.unsettled()).collect();
+        format!(
+            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; submissions that wait: {}",
+            self.oracle.lost.not_ended(&self.store),
+            self.submissions_open
+        )
+    }
+
+    /// At the very end, everything must be where it belongs.
+    pub(crate) fn check_accounts(&mut self) {
+        let counted = accounts::check_end(&self.store, &self.oracle.lost);
+        self.oracle.check("accounts", counted);
+    }
+}

@@ -1,0 +1,143 @@
+//! Promise 2: in one epoch a task has at most one live lease, and no token is given twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use scheduler_core::id::{Epoch, LeaseToken, Offset, Partition, WorkerId};
+use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::time::Timestamp;
+
+use super::said::Saying;
+
+#[derive(Debug)]
+pub(super) struct Leases {
+    heartbeat: Duration,
+    run: Duration,
+    tokens: BTreeSet<(Partition, Offset, LeaseToken)>,
+    /// By the epoch that vouches for it, which may be later than that of the token.
+    live: BTreeMap<(Partition, Epoch, Offset), Live>,
+    /// The last sign of life for certain, by the node's clock.
+    seen: BTreeMap<(usize, WorkerId), Timestamp>,
+}
+
+/// A lease that nobody else may have meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    worker: WorkerId,
+    token: LeaseToken,
+    /// When the lease began, or the owner took it over.
+    since: Timestamp,
+}
+
+impl Leases {
+    pub(super) fn new(policy: &PipelinePolicy) -> Self {
+        Self {
+            heartbeat: policy.timeouts.heartbeat,
+            run: policy.timeouts.run,
+            tokens: BTreeSet::new(),
+            live: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn node_gone(&mut self, node: usize) {
+        self.seen.retain(|(of, _), _| *of != node);
+    }
+
+    pub(super) fn alive(&mut self, node: usize, worker: WorkerId, now: Timestamp) {
+        self.seen.insert((node, worker), now);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a hello has many parts")]
+    pub(super) fn attached(
+        &mut self,
+        node: usize,
+        partition: Partition,
+        epoch: Epoch,
+        worker: WorkerId,
+        now: Timestamp,
+        held: &[(Offset, LeaseToken)],
+        reports: &[Saying],
+    ) {
+        self.alive(node, worker, now);
+        // What it does not hold is not its own any more.
+        let range = (partition, epoch, Offset::ZERO)..(partition, Epoch(epoch.0 + 1), Offset::ZERO);
+        let gone: Vec<_> = self
+            .live
+            .range(range)
+            .filter(|(key, live)| {
+                let is_held = held.contains(&(key.2, live.token));
+                let is_reported = reports.iter().any(|said| said.offset == key.2 && said.token == live.token);
+                live.worker == worker && (!is_held || is_reported)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in gone {
+            self.live.remove(&key);
+        }
+    }
+
+    pub(super) fn reported(
+        &mut self,
+        node: usize,
+        partition: Partition,
+        epoch: Epoch,
+        worker: WorkerId,
+        now: Timestamp,
+        said: Saying,
+    ) {
+        self.alive(node, worker, now);
+        self.stopped_under(partition, epoch, said.offset, said.token);
+    }
+
+    pub(super) fn stopped(&mut self, partition: Partition, offset: Offset, token: LeaseToken) {
+        // A lease may be vouched for by a later epoch than its own.
+        let of_task: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(key, live)| (key.0, key.2) == (partition, offset) && live.token == token)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in of_task {
+            self.live.remove(&key);
+        }
+    }
+
+    fn stopped_under(&mut self, partition: Partition, epoch: Epoch, offset: Offset, token: LeaseToken) {
+        let key = (partition, epoch, offset);
+        if self.live.get(&key).is_some_and(|live| live.token == token) {
+            self.live.remove(&key);
+        }
+    }
+
+    pub(super) fn granted(
+        &mut self,
+        node: usize,
+        partition: Partition,
+        worker: WorkerId,
+        now: Timestamp,
+        offset: Offset,
+        token: LeaseToken,
+    ) -> Result<(), String> {
+        if !self.tokens.insert((partition, offset, token)) {
+            return Err(format!("{token:?} of {partition:?} {offset:?} is given twice"));
+        }
+        let live = Live {
+            worker,
+            token,
+            since: now,
+        };
+        let Some(before) = self.live.insert((partition, token.epoch, offset), live) else {
+            return Ok(());
+        };
+        let seen = self.seen.get(&(node, before.worker)).copied().unwrap_or_default();
+        let is_live = now < before.since + self.run && now < seen + self.heartbeat;
+        if is_live {
+            return Err(format!(
+                "{partition:?} {offset:?} is leased to {:?} under {:?}, and at {now:?} to {worker:?} under {token:?}",
+                before.worker, before.token
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! What a seed draws before anything happens: how large the cluster is, what goes wrong in it and how often.
+//!
+//! Swarm testing: each history has only some kinds of faults, at rates of its own, so that none hides what another would show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheduler_core::policy::{
+    Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Timeouts, Window,
+};
+
+use crate::rng::Rng;
+
+/// One history's conditions. Times are in milliseconds of simulated time.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) nodes: usize,
+    pub(crate) partitions: u32,
+    pub(crate) workers: usize,
+    pub(crate) concurrency: u32,
+    pub(crate) max_unsettled: usize,
+    pub(crate) policy: Arc<PipelinePolicy>,
+    pub(crate) grace: Duration,
+    /// When faults stop.
+    pub(crate) heal_at: u64,
+    /// When, at the latest, all must have ended.
+    pub(crate) end_by: u64,
+    pub(crate) batches: u64,
+    pub(crate) batch: u64,
+    /// Of the tasks, in a thousand.
+    pub(crate) tasks: TaskMix,
+    /// Mean time between two faults of a kind; 0 for never.
+    pub(crate) every: Every,
+    pub(crate) store: StoreFaults,
+    pub(crate) log: LogFaults,
+    pub(crate) net: NetFaults,
+    /// How far a process's clock may be ahead of another's when it starts.
+    pub(crate) clock_skew: u64,
+    /// How many milliseconds in a million a clock may be fast or slow.
+    pub(crate) clock_drift: u64,
+    /// Whether all partitions live together, or each where it falls.
+    pub(crate) together: bool,
+    /// How long placement takes to notice that a node is gone.
+    pub(crate) session_timeout: u64,
+    /// How long placement waits for a node to let go.
+    pub(crate) revoke_timeout: u64,
+    /// First and longest pause of a worker between tries to connect.
+    pub(crate) backoff: (u64, u64),
+    /// Only schedulers and what they need fail, and are back soon: nothing may run twice.
+    pub(crate) strict: bool,
+}
+
+/// What tasks are like, each a share in a thousand.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskMix {
+    pub(crate) long: u64,
+    pub(crate) flaky: u64,
+    pub(crate) failing: u64,
+    pub(crate) rejecting: u64,
+    pub(crate) poison: u64,
+    pub(crate) hanging: u64,
+    pub(crate) deaf: u64,
+    pub(crate) nonsense: u64,
+    pub(crate) delayed: u64,
+    pub(crate) deadline: u64,
+    pub(crate) longest: u64,
+    pub(crate) max_params: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Every {
+    pub(crate) node_crash: u64,
+    pub(crate) node_pause: u64,
+    pub(crate) rolling: u64,
+    pub(crate) worker_crash: u64,
+    pub(crate) worker_pause: u64,
+    pub(crate) worker_drain: u64,
+    pub(crate) cut: u64,
+    pub(crate) partition: u64,
+    pub(crate) rebalance: u64,
+    pub(crate) store_outage: u64,
+    pub(crate) log_outage: u64,
+    pub(crate) cancel: u64,
+    pub(crate) hasten: u64,
+    pub(crate) redrive: u64,
+    pub(crate) policy: u64,
+    pub(crate) pipeline_pause: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreFaults {
+    pub(crate) latency: u64,
+    /// In a thousand calls.
+    pub(crate) unavailable: u64,
+    pub(crate) lost_reply: u64,
+    pub(crate) slow: u64,
+    pub(crate) slowest: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogFaults {
+    pub(crate) latency: u64,
+    pub(crate) unavailable: u64,
+    pub(crate) lost_reply: u64,
+    /// A record written twice by a producer that tried again.
+    pub(crate) twice: u64,
+    /// Offsets that are no records.
+    pub(crate) gaps: u64,
+    pub(crate) largest_gap: u64,
+    pub(crate) truncate_lost: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NetFaults {
+    pub(crate) latency: u64,
+    /// In a thousand messages.
+    pub(crate) slow: u64,
+    pub(crate) slowest: u64,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let strict = rng.chance(200);
+        let nodes = if strict { 1 } else { *rng.pick(&[1, 1, 2, 2, 3]) };
+        let heal_at = rng.range(3_000, 60_000);
+        let policy = policy(rng, strict);
+        let longest_run = as_millis(policy.timeouts.run);
+        let some = |rng: &mut Rng, low, high| {
+            if rng.chance(400) { rng.range(low, high) } else { 0 }
+        };
+        let mut every = Every {
+            node_crash: some(rng, 2_000, 40_000),
+            store_outage: some(rng, 5_000, 60_000),
+            log_outage: some(rng, 5_000, 60_000),
+            cut: some(rng, 1_000, 30_000),
+            cancel: some(rng, 200, 5_000),
+            hasten: some(rng, 200, 5_000),
+            rolling: some(rng, 10_000, 60_000),
+            pipeline_pause: some(rng, 10_000, 60_000),
+            ..Every::default()
+        };
+        if !strict {
+            every.node_pause = some(rng, 3_000, 40_000);
+            every.worker_crash = some(rng, 2_000, 40_000);
+            every.worker_pause = some(rng, 3_000, 40_000);
+            every.worker_drain = some(rng, 3_000, 40_000);
+            every.partition = some(rng, 3_000, 40_000);
+            every.rebalance = some(rng, 1_000, 30_000);
+            every.redrive = some(rng, 500, 10_000);
+            every.policy = some(rng, 3_000, 40_000);
+        }
+        let tasks = TaskMix {
+            long: some(rng, 0, 300),
+            flaky: some(rng, 0, 400),
+            failing: some(rng, 0, 100),
+            rejecting: some(rng, 0, 100),
+            poison: if strict { 0 } else { some(rng, 0, 50) },
+            hanging: if strict { 0 } else { some(rng, 0, 50) },
+            deaf: if strict { 0 } else { some(rng, 0, 50) },
+            nonsense: some(rng, 0, 50),
+            delayed: some(rng, 0, 400),
+            deadline: some(rng, 0, 200),
+            longest: if strict { 5_000 } else { rng.skewed(50, longest_run * 3 / 2) },
+            max_params: rng.skewed(2, 2_000),
+        };
+        let every_call = rng.range(1, 40);
+        Self {
+            nodes,
+            partitions: u32::try_from(*rng.pick(&[1, 1, 2, 3])).unwrap_or(1),
+            workers: nodes + rng.index(3),
+            concurrency: u32::try_from(rng.skewed(1, 16)).unwrap_or(1),
+            max_unsettled: if rng.chance(200) { rng.index(20) + 1 } else { 100_000 },
+            grace: Duration::from_millis(if strict { 10_000 } else { rng.skewed(1, 10_000) }),
+            heal_at,
+            end_by: heal_at + 3_600_000,
+            batches: rng.skewed(1, 60),
+            batch: rng.skewed(1, 8),
+            tasks,
+            every,
+            store: StoreFaults {
+                latency: rng.skewed(1, 200),
+                unavailable: some(rng, 1, 150),
+                lost_reply: some(rng, 1, 150),
+                slow: some(rng, 1, 100),
+                slowest: rng.skewed(100, 8_000),
+            },
+            log: LogFaults {
+                latency: rng.skewed(1, 100),
+                unavailable: some(rng, 1, 100),
+                lost_reply: some(rng, 1, 200),
+                twice: some(rng, 1, 50),
+                gaps: if rng.chance(150) { rng.range(1, 200) } else { 0 },
+                largest_gap: rng.skewed(1, 600),
+                truncate_lost: some(rng, 1, 500),
+            },
+            net: NetFaults {
+                latency: every_call,
+                slow: some(rng, 1, 100),
+                slowest: if strict { 500 } else { rng.skewed(50, 5_000) },
+            },
+            clock_skew: if strict { 0 } else { some(rng, 0, 3_000) },
+            clock_drift: if strict { 0 } else { some(rng, 0, 20_000) },
+            together: rng.chance(500),
+            session_timeout: rng.range(500, 10_000),
+            revoke_timeout: rng.range(500, 20_000),
+            backoff: (rng.range(50, 200), if strict { 1_000 } else { rng.skewed(200, 10_000) }),
+            policy: Arc::new(policy),
+            strict,
+        }
+    }
+}
+
+/// A policy with windows so small that tasks are parked, carried over and come early.
+pub(crate) fn policy(rng: &mut Rng, strict: bool) -> PipelinePolicy {
+    let millis = Duration::from_millis;
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let max_tasks = rng.skewed(2, 200);
+    PipelinePolicy {
+        retry: RetryPolicy {
+            max_attempts: small(rng.range(1, 6)),
+            initial_backoff: millis(rng.skewed(1, 5_000)),
+            factor: [1.0, 1.5, 2.0, 4.0][rng.index(4)],
+            max_backoff: millis(rng.skewed(100, 60_000)),
+            jitter: [0.0, 0.2, 1.0][rng.index(3)],
+            seed: rng.range(0, u64::MAX - 1),
+        },
+        timeouts: if strict {
+            Timeouts {
+                run: Duration::from_mins(10),
+                heartbeat: Duration::from_secs(60),
+                ..Timeouts::default()
+            }
+        } else {
+            Timeouts {
+                start: rng.chance(100).then(|| millis(rng.range(1_000, 60_000))),
+                run: millis(rng.skewed(1_000, 60_000)),
+                heartbeat: millis(rng.skewed(400, 30_000)),
+                total: rng.chance(100).then(|| millis(rng.range(5_000, 120_000))),
+            }
+        },
+        aging: Aging(millis(rng.skewed(1, 30_000))),
+        checkpoint: CheckpointPolicy {
+            interval: millis(rng.skewed(20, 3_000)),
+            max_ended: small(rng.skewed(1, 200)),
+        },
+        window: Window {
+            max_tasks: small(max_tasks),
+            max_bytes: usize::try_from(rng.skewed(10_000, 1 << 20)).unwrap_or(1 << 20),
+            max_span: small(rng.skewed(4, 600).max(max_tasks)),
+            park_after: millis(rng.skewed(200, 30_000)),
+        },
+        retention: Retention::default(),
+    }
+}
+
+fn as_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,201 @@
+//! The world: everything there is in one history, and the loop that lets it happen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use scheduler_core::id::Partition;
+use scheduler_core::policy::PipelinePolicy;
+
+use crate::calls::{LogCall, StoreCall};
+use crate::client::Submission;
+use crate::clock::Clock;
+use crate::coverage::Coverage;
+use crate::fault::Fault;
+use crate::log::Log;
+use crate::net::{Conn, ConnId, Frame};
+use crate::node::{Mail, Node};
+use crate::oracle::Oracle;
+use crate::placement::{Placement, Step as PlacementStep};
+use crate::plan::Plan;
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::store::Store;
+use crate::trace::Trace;
+use crate::worker::Worker;
+
+/// What clocks say when a history begins, in milliseconds.
+pub(crate) const BEGINNING: u64 = 1_000_000_000;
+/// More steps than any history needs that goes on as it should.
+const MOST_STEPS: u64 = 20_000_000;
+/// How often it is looked whether all has ended.
+const CHECK_EVERY: u64 = 500;
+
+/// Something that is to happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    NodeTurn { node: usize, life: u32 },
+    Mail { node: usize, life: u32, mail: Mail },
+    StartNode(usize),
+    ResumeNode { node: usize, life: u32 },
+    WorkerTurn { worker: usize, life: u32 },
+    StartWorker(usize),
+    ResumeWorker { worker: usize, life: u32 },
+    Frame(ConnId, Frame),
+    StoreCall(StoreCall),
+    LogCall { node: usize, life: u32, call: LogCall },
+    Compose,
+    Append(Submission),
+    Placement(PlacementStep),
+    Fault(Fault),
+    Heal,
+    Check,
+}
+
+/// Everything there is.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// Milliseconds since the beginning.
+    pub(crate) now: u64,
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) queue: Queue<Happening>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) conns: Vec<Conn>,
+    pub(crate) placement: Placement,
+    pub(crate) log: Log,
+    pub(crate) log_waiters: BTreeMap<Partition, Vec<(usize, u32, LogCall)>>,
+    pub(crate) log_away_until: u64,
+    pub(crate) store: Store,
+    pub(crate) store_away_until: u64,
+    pub(crate) policy: Arc<PipelinePolicy>,
+    pub(crate) pipeline_is_paused: bool,
+    pub(crate) submissions_open: u64,
+    pub(crate) is_healed: bool,
+    is_over: bool,
+    steps: u64,
+    pub(crate) oracle: Oracle,
+    pub(crate) coverage: Coverage,
+    pub(crate) trace: Trace,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, with_trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng);
+        let policy = plan.policy.clone();
+        let mut trace = Trace::new(with_trace);
+        trace.note(&[seed], || format!("seed {seed}: {plan:#?}"));
+        Self {
+            now: 0,
+            rng,
+            queue: Queue::new(),
+            nodes: (0..plan.nodes).map(|_| Node::down(policy.clone())).collect(),
+            workers: (0..plan.workers).map(|_| Worker::down()).collect(),
+            conns: Vec::new(),
+            placement: Placement::default(),
+            log: Log::default(),
+            log_waiters: BTreeMap::new(),
+            log_away_until: 0,
+            store: Store::default(),
+            store_away_until: 0,
+            pipeline_is_paused: false,
+            submissions_open: 0,
+            is_healed: false,
+            is_over: false,
+            steps: 0,
+            oracle: Oracle::new(&plan),
+            coverage: Coverage::default(),
+            trace,
+            policy,
+            plan,
+        }
+    }
+
+    /// Lets everything happen until all has ended, or something is wrong.
+    pub(crate) fn run(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.start_node(node);
+        }
+        for worker in 0..self.workers.len() {
+            self.start_worker(worker);
+        }
+        self.arrange_submissions();
+        self.arrange_faults();
+        self.queue.push(self.plan.heal_at, Happening::Heal);
+        while let Some((at, happening)) = self.queue.pop() {
+            self.steps += 1;
+            self.now = at;
+            self.trace.at(at);
+            self.happen(happening);
+            if self.steps > MOST_STEPS {
+                self.oracle.fail("rest", format!("{MOST_STEPS} steps were not enough"));
+            }
+            if self.is_over || self.oracle.has_failed() {
+                return;
+            }
+        }
+        self.oracle.fail("liveness", "nothing happens any more".into());
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::NodeTurn { node, life } => self.node_turn(node, life),
+            Happening::Mail { node, life, mail } => self.mail(node, life, mail),
+            Happening::WorkerTurn { worker, life } => self.worker_turn(worker, life),
+            Happening::Frame(conn, frame) => self.frame(conn, frame),
+            Happening::StoreCall(call) => self.store_call(call),
+            Happening::LogCall { node, life, call } => self.log_call(node, life, call),
+            Happening::Compose => self.compose(),
+            Happening::Append(submission) => self.append(submission),
+            Happening::Placement(step) => self.placement_step(step),
+            Happening::StartNode(node) => {
+                if !self.nodes[node].is_up {
+                    self.start_node(node);
+                }
+            }
+            Happening::ResumeNode { node, life } => self.resume_node(node, life),
+            Happening::StartWorker(worker) => {
+                if !self.workers[worker].is_up {
+                    self.start_worker(worker);
+                }
+            }
+            Happening::ResumeWorker { worker, life } => self.resume_worker(worker, life),
+            Happening::Fault(fault) => self.fault(fault),
+            Happening::Heal => self.heal(),
+            Happening::Check => self.check_end(),
+        }
+    }
+
+    fn check_end(&mut self) {
+        if self.submissions_open == 0 && self.all_has_ended() {
+            self.check_accounts();
+            self.is_over = true;
+            return;
+        }
+        if self.now > self.plan.end_by {
+            let why = self.why_not_ended();
+            return self.oracle.fail("liveness", why);
+        }
+        // Nothing in front of several nodes keeps a connection for ever.
+        if self.nodes.len() > 1 && self.rng.chance(50) {
+            let conns = self.open_conns();
+            if !conns.is_empty() {
+                let conn = *self.rng.pick(&conns);
+                self.cut(conn);
+            }
+        }
+        self.queue.push(self.now + CHECK_EVERY, Happening::Check);
+    }
+
+    pub(crate) fn draw_clock(&mut self) -> Clock {
+        let ahead = BEGINNING + self.rng.range(0, self.plan.clock_skew);
+        let drift = self.plan.clock_drift;
+        let pace = 1_000_000 - drift + self.rng.range(0, 2 * drift);
+        Clock::new(self.now, ahead, pace)
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+}
