@@ -66,9 +66,23 @@ fn operations(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// How long a shard pauses to make a checkpoint while so many tasks are leased.
+fn checkpoints(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("checkpoint_while_leased");
+    for leased in [1_000, 10_000, 100_000] {
+        let mut harness = Harness::new(leased);
+        harness.lease(leased);
+        group.throughput(Throughput::Elements(leased.into()));
+        group.bench_function(BenchmarkId::from_parameter(leased), |bencher| {
+            bencher.iter(|| harness.checkpoint());
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(20);
-    targets = cycles, operations
+    targets = cycles, operations, checkpoints
 }
 criterion_main!(benches);

@@ -154,6 +154,26 @@ impl Harness {
         });
     }
 
+    /// One task is given back and leased again, and a checkpoint says so.
+    pub fn checkpoint(&mut self) {
+        let before = self.checkpoints;
+        let Some((offset, token)) = self.leases.pop() else {
+            return;
+        };
+        self.tell(Input::Report {
+            worker: WorkerId(self.worker),
+            offset,
+            token,
+            outcome: AttemptOutcome::Returned,
+        });
+        self.tell(Input::Ask {
+            worker: WorkerId(self.worker),
+            limit: 1,
+        });
+        self.tell(Input::Flush);
+        debug_assert_eq!(self.checkpoints, before + 1, "it was flushed");
+    }
+
     /// The whole life of [`BATCH`] tasks, with their share of the checkpoints.
     pub fn cycle(&mut self) {
         self.arrive(BATCH);
