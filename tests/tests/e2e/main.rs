@@ -1,0 +1,21 @@
+//! The system as its users have it: the server, workers and executors as processes, real tools, HTTP and gRPC from outside.
+//!
+//! Nothing here waits for a time to pass: tests wait for what they want to see, with the API's own means.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends where something unexpected happens, and says what the processes logged"
+)]
+
+mod bad_input;
+mod crash;
+mod drain;
+mod examples;
+mod grpc;
+mod injection;
+mod lifecycle;
+mod pipelines;
+mod tasks;
+mod tenants;
+mod worker;
+mod world;

@@ -1,0 +1,387 @@
+//! A server of a test's own, and what is done with it all the time.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reqwest::{Method, StatusCode};
+use scheduler_examples::{Api, Server, ServerOptions};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A test is stuck when it has taken so long, and fails with all logs.
+const STUCK: Duration = Duration::from_mins(4);
+
+/// Runs a test.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut test = std::pin::pin!(test);
+        tokio::select! {
+            () = &mut test => (),
+            // The test is still there and shows its logs as the panic takes it down.
+            () = tokio::time::sleep(STUCK) => panic!("stuck"),
+        }
+    });
+}
+
+/// A server, and a directory for everything.
+pub(crate) struct World {
+    directory: TempDir,
+    options: ServerOptions,
+    server: Option<Server>,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ServerOptions {
+            data: directory.path().join("data"),
+            log: directory.path().join("server.log"),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        };
+        let mut world = Self {
+            directory,
+            options,
+            server: None,
+        };
+        world.restart().await;
+        // It comes back where its workers look for it.
+        let server = world.server();
+        let places = [
+            ("--http", server.http().to_owned()),
+            ("--grpc", server.grpc().to_owned()),
+        ];
+        for (flag, url) in places {
+            let address = url.trim_start_matches("http://").to_owned();
+            world.options.arguments.extend([flag.to_owned(), address]);
+        }
+        world
+    }
+
+    /// Starts the server again, in the same place.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.server.is_none(), "it runs");
+        self.server = Some(Server::start(&self.options).await.unwrap());
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    pub(crate) fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    pub(crate) fn api(&self) -> Api {
+        self.server().api()
+    }
+
+    /// A directory for the test's files.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// As a power cut would.
+    pub(crate) async fn kill(&mut self) {
+        self.server.take().unwrap().kill().await.unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.server().signal(signal).unwrap();
+    }
+
+    /// Lets the server end in order, and looks for what must never be in its log.
+    pub(crate) async fn stop(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+        let log = std::fs::read_to_string(&self.options.log).unwrap();
+        assert!(!log.contains("panicked"), "something panicked:\n{log}");
+    }
+
+    /// Creates a pipeline whose workers come by themselves, or as `more` says.
+    pub(crate) async fn pipeline(&self, name: &str, more: Value) -> Pipeline {
+        Pipeline::create(&self.api(), name, more).await
+    }
+
+    /// A chart with one executor, `shell`, for pipelines that say their steps.
+    pub(crate) fn shell_chart(&self) -> String {
+        let chart = self.path().join("shell-chart");
+        if !chart.exists() {
+            std::fs::create_dir(&chart).unwrap();
+            let about = "apiVersion: v2\nname: shell\nversion: 0.1.0\n";
+            std::fs::write(chart.join("Chart.yaml"), about).unwrap();
+            let values = "executors: [shell]\nreplicas: {min: 1, max: 1}\n";
+            std::fs::write(chart.join("values.yaml"), values).unwrap();
+        }
+        chart.to_str().unwrap().to_owned()
+    }
+
+    /// Creates a pipeline of one step of these commands, with a worker.
+    pub(crate) async fn shell(&self, name: &str, commands: &[&str], more: Value) -> Pipeline {
+        let mut new = json!({
+            "chart": self.shell_chart(),
+            "pipeline": [{"executor": "shell", "commands": commands}],
+        });
+        new.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap_or_default());
+        self.pipeline(name, new).await
+    }
+
+    /// Processes of the local deployer's workers that run: their ids and programs.
+    pub(crate) fn worker_processes(&self) -> Vec<(i32, String)> {
+        processes_of(&self.options.data)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut logs = vec![self.options.log.clone()];
+        logs.extend(files_below(&self.options.data.join("workers")));
+        for log in logs {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            if !lines.is_empty() {
+                let last = lines[lines.len().saturating_sub(60)..].join("\n");
+                eprintln!("---- {}\n{last}", log.display());
+            }
+        }
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = directory.read_dir() else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "err") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Processes that run and have been told, by their environment, of a replica below `data`.
+fn processes_of(data: &Path) -> Vec<(i32, String)> {
+    let place = format!("SCHEDULER_REPLICA={}", data.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|&byte| byte == 0);
+        if variables.any(|variable| variable.starts_with(place.as_bytes())) {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            found.push((pid, name.trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// Waits for what nobody announces, such as the end of another's process.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+    assert!(waited.is_ok(), "never came: {what}");
+}
+
+/// A pipeline, by its HTTP API.
+#[derive(Clone, Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) api: Api,
+    pub(crate) path: String,
+    pub(crate) name: String,
+}
+
+/// The application of all pipelines.
+pub(crate) const APPLICATION: &str = "myname";
+
+impl Pipeline {
+    pub(crate) async fn create(api: &Api, name: &str, more: Value) -> Self {
+        let mut new = json!({"name": name});
+        new.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap_or_default());
+        let pipelines = format!("/api/applications/{APPLICATION}/pipelines");
+        let answer = api.post(&pipelines, &new).await.unwrap();
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+        Self {
+            api: api.clone(),
+            path: format!("{pipelines}/{name}"),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Submits a task; its id.
+    pub(crate) async fn submit(&self, params: Value) -> String {
+        self.submit_with("", params).await
+    }
+
+    pub(crate) async fn submit_with(&self, query: &str, params: Value) -> String {
+        let answer = self
+            .api
+            .post(&format!("{}{query}", self.path), &params)
+            .await
+            .unwrap();
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        let id = answer.body["id"].as_str().unwrap().to_owned();
+        assert_eq!(answer.location, format!("{}/tasks/{id}", self.path));
+        id
+    }
+
+    /// Submits lines; the answer's lines.
+    pub(crate) async fn bulk(&self, query: &str, lines: Vec<String>) -> Vec<Value> {
+        let request = self
+            .api
+            .request(Method::POST, &format!("{}/tasks/bulk{query}", self.path));
+        let chunks: Vec<Result<String, std::io::Error>> = lines
+            .chunks(1_000)
+            .map(|chunk| Ok(chunk.join("\n") + "\n"))
+            .collect();
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+        let response = request
+            .header("content-type", "application/x-ndjson")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let text = response.text().await.unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Submits many tasks; their ids.
+    pub(crate) async fn submit_all(&self, params: impl IntoIterator<Item = Value>) -> Vec<String> {
+        let lines = params.into_iter().map(|params| params.to_string()).collect();
+        let answers = self.bulk("", lines).await;
+        answers
+            .iter()
+            .map(|answer| {
+                answer["id"]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{answer}"))
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    pub(crate) fn task_path(&self, id: &str) -> String {
+        format!("{}/tasks/{id}", self.path)
+    }
+
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        self.api.get(&self.task_path(id)).await.unwrap().ok().unwrap()
+    }
+
+    /// The task when it has ended.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        loop {
+            let answer = self
+                .api
+                .get(&format!("{}?wait=60s", self.task_path(id)))
+                .await
+                .unwrap();
+            if answer.status == StatusCode::OK {
+                return answer.body;
+            }
+            assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        }
+    }
+
+    /// The output of a task, which must succeed.
+    pub(crate) async fn output(&self, id: &str) -> Value {
+        let mut task = self.ended(id).await;
+        assert_eq!(task["state"], "succeeded", "{task}");
+        task["output"].take()
+    }
+
+    /// Waits, by the task's events, until this is true of it.
+    pub(crate) async fn until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut events = self
+            .api
+            .events(&format!("{}/events", self.task_path(id)))
+            .await
+            .unwrap();
+        let mut last = Value::Null;
+        while let Some(event) = events.next().await.unwrap() {
+            if event.name == "task" && wanted(&event.data) {
+                return event.data;
+            }
+            last = event.data;
+        }
+        panic!("it never came to that, but to {last}");
+    }
+
+    pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
+        self.until(id, |task| task["state"] == state).await
+    }
+
+    pub(crate) async fn view(&self) -> Value {
+        self.api.get(&self.path).await.unwrap().ok().unwrap()
+    }
+
+    /// Waits until this is true of the pipeline.
+    pub(crate) async fn until_view(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let waiting = async {
+            loop {
+                let view = self.view().await;
+                if wanted(&view) {
+                    return view;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+        waited.unwrap_or_else(|_| panic!("never came: {what}"))
+    }
+
+    /// Posts to a path below the pipeline, which must answer with a success.
+    pub(crate) async fn post(&self, below: &str, body: &Value) -> Value {
+        let answer = self
+            .api
+            .post(&format!("{}{below}", self.path), body)
+            .await
+            .unwrap();
+        answer.ok().unwrap_or_else(|error| panic!("{below}: {error}"))
+    }
+
+    /// All tasks in these states, page by page.
+    pub(crate) async fn list(&self, states: &str, limit: usize) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("{}/tasks?limit={limit}{states}{cursor}", self.path);
+            let mut page = self.api.get(&path).await.unwrap().ok().unwrap();
+            let Value::Array(more) = page["items"].take() else {
+                panic!("{page}")
+            };
+            assert!(more.len() <= limit);
+            items.extend(more);
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
+    }
+}
