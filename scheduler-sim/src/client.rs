@@ -67,10 +67,15 @@ impl World {
             .rng
             .chance(mix.deadline)
             .then(|| after(self.now, self.rng.skewed(1, 60_000)));
-        let options = (not_before.is_some() || deadline.is_some()).then(|| {
+        let idempotency_key = self
+            .rng
+            .chance(mix.keyed)
+            .then(|| vec![u8::try_from(self.rng.range(0, 20)).unwrap_or(0)].into());
+        let options = (not_before.is_some() || deadline.is_some() || idempotency_key.is_some()).then(|| {
             Box::new(TaskOptions {
                 not_before,
                 deadline,
+                idempotency_key,
                 ..TaskOptions::default()
             })
         });
@@ -109,7 +114,7 @@ impl World {
                 self.trace.note(&[40, partition.0.into(), offset.0], || {
                     format!("log: {partition:?} {offset:?} {body:?}")
                 });
-                self.oracle.appended(partition, offset);
+                self.oracle.appended(partition, offset, body);
             }
         }
         self.log_has_grown(partition);

@@ -34,7 +34,7 @@ use crate::world::{Happening, World};
 /// Messages taken together.
 const BATCH: usize = 256;
 /// Most records in one message.
-const MOST_RECORDS: usize = 1_024;
+pub(crate) const MOST_RECORDS: usize = 1_024;
 const MOST_BYTES: usize = 1 << 20;
 /// Turns without mail that follow each other at once: more is a machine that never rests.
 const RESTLESS: u32 = 2_000;
@@ -283,6 +283,8 @@ impl World {
                     self.call_log(index, LogCall::Bounds(partition, stay));
                 }
             }
+            // A process that has let go of everything is about to end.
+            Mail::Assign(_) if self.nodes[index].drained => (),
             Mail::Assign(partitions) => {
                 for partition in partitions {
                     self.nodes[index].assigned.insert(partition);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod endings;
+mod keys;
 mod leases;
 mod lost;
 mod memory;
@@ -22,11 +23,13 @@ use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
 use scheduler_core::port::store::PreviousOwner;
 use scheduler_core::session::SessionId;
 use scheduler_core::shard::Found;
+use scheduler_core::task::RecordBody;
 use scheduler_core::time::Timestamp;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_sdk::session::LeaseKey;
 
 use self::accounts::Accounts;
+use self::keys::Keys;
 use self::leases::Leases;
 use self::lost::Lost;
 use self::memory::Memory;
@@ -55,6 +58,7 @@ pub struct Violation {
 pub(crate) struct Oracle {
     failed: Option<(&'static str, String)>,
     lost: Lost,
+    keys: Keys,
     leases: Leases,
     once: Once,
     memory: Memory,
@@ -70,6 +74,7 @@ impl Oracle {
         Self {
             failed: None,
             lost: Lost::default(),
+            keys: Keys::default(),
             leases: Leases::new(&plan.policy),
             once: Once::new(plan.strict),
             memory: Memory::new(&plan.policy),
@@ -103,7 +108,8 @@ impl Oracle {
         })
     }
 
-    pub(crate) fn appended(&mut self, partition: Partition, offset: Offset) {
+    pub(crate) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {
+        self.keys.appended(partition, offset, body);
         self.lost.appended(partition, offset);
     }
 
@@ -129,7 +135,6 @@ impl Oracle {
     }
 
     pub(crate) fn log_has_gap(&mut self) {
-        self.memory.log_has_gap();
         self.resume.log_has_gap();
     }
 
@@ -428,6 +433,8 @@ impl World {
 
     /// At the very end, everything must be where it belongs.
     pub(crate) fn check_accounts(&mut self) {
+        let once = self.oracle.keys.check_end(&self.store);
+        self.oracle.check("keys", once);
         let counted = accounts::check_end(&self.store, &self.oracle.lost);
         self.oracle.check("accounts", counted);
     }

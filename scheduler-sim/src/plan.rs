@@ -63,6 +63,7 @@ pub(crate) struct TaskMix {
     pub(crate) nonsense: u64,
     pub(crate) delayed: u64,
     pub(crate) deadline: u64,
+    pub(crate) keyed: u64,
     pub(crate) longest: u64,
     pub(crate) max_params: u64,
 }
@@ -160,6 +161,7 @@ impl Plan {
             nonsense: some(rng, 0, 50),
             delayed: some(rng, 0, 400),
             deadline: some(rng, 0, 200),
+            keyed: some(rng, 1, 300),
             longest: if strict { 5_000 } else { rng.skewed(50, longest_run * 3 / 2) },
             max_params: rng.skewed(2, 2_000),
         };

@@ -15,6 +15,8 @@ pub(super) struct Resume {
     /// How many rows a checkpoint must leave behind, if its span is too wide.
     owed: BTreeMap<(Tenure, CheckpointId), usize>,
     last: BTreeMap<scheduler_core::id::ShardId, Offset>,
+    /// Where the tail was when the tenure's last checkpoint had been made: the next one is made no earlier.
+    tails: BTreeMap<Tenure, Offset>,
 }
 
 impl Resume {
@@ -24,6 +26,7 @@ impl Resume {
             has_gaps: false,
             owed: BTreeMap::new(),
             last: BTreeMap::new(),
+            tails: BTreeMap::new(),
         }
     }
 
@@ -49,8 +52,12 @@ impl Resume {
                 checkpoint.id, checkpoint.tenure.shard, checkpoint.resume, self.max_span
             ));
         }
-        if span > u64::from(policy.window.max_span) / 2 {
+        let before = self.tails.insert(checkpoint.tenure, tail).unwrap_or_default();
+        if before.0.saturating_sub(checkpoint.resume.0) > u64::from(policy.window.max_span) / 2 {
             let rows = (policy.window.max_tasks as usize / 2).max(1);
+            if self.has_gaps {
+                return Ok(());
+            }
             self.owed.insert((checkpoint.tenure, checkpoint.id), rows);
         }
         Ok(())
