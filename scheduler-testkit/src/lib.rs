@@ -2,6 +2,7 @@
 //!
 //! - [`memory`]: the storage ports in memory, deterministic.
 //! - [`contract`]: suites that every adapter of a storage port has to pass, one test for each sentence of the port's contract.
+//! - [`fault`]: the same with faults, when a test says so.
 //! - [`strategy`]: proptest strategies of the core's types.
 //!
 //! ```
@@ -27,5 +28,6 @@
 //! ```
 
 pub mod contract;
+pub mod fault;
 pub mod memory;
 pub mod strategy;
