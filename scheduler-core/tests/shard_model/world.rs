@@ -139,13 +139,8 @@ impl World {
             }
             Output::Stop { worker, lease } => {
                 let worker = worker.0 as usize - 1;
-                // A worker stops at once what it is told to stop, and says so when it is asked next.
-                if let Some(ghost) = self.ghosts.get(&lease.offset)
-                    && (ghost.worker, ghost.token) == (worker, lease.token)
-                    && !matches!(self.shard.find(lease.offset), Found::Live(view) if view.state == TaskState::Running)
-                {
-                    self.ghosts.remove(&lease.offset);
-                }
+                // Whatever the reason, the task is not this worker's alone any more, or ends with it.
+                self.end_ghost(lease.offset, worker, lease.token);
             }
             Output::Settled { worker, count } => self.settle(worker.0 as usize - 1, count),
             Output::Changed(_) => {}
@@ -384,7 +379,7 @@ impl World {
             worker.seen = self.now;
             self.void_if_parked(index);
             // The report ends the lease if it counts, and if it does not, the lease was over before.
-            self.end_ghost(offset, token);
+            self.end_ghost(offset, index, token);
             self.tell(Input::Report {
                 worker: Self::id(index),
                 offset,
@@ -408,8 +403,9 @@ impl World {
         }
     }
 
-    fn end_ghost(&mut self, offset: Offset, token: LeaseToken) {
-        if self.ghosts.get(&offset).is_some_and(|ghost| ghost.token == token) {
+    fn end_ghost(&mut self, offset: Offset, worker: usize, token: LeaseToken) {
+        let ghost = self.ghosts.get(&offset);
+        if ghost.is_some_and(|ghost| (ghost.worker, ghost.token) == (worker, token)) {
             self.ghosts.remove(&offset);
         }
     }
@@ -457,7 +453,14 @@ impl World {
                 started,
                 mark: self.now,
             };
-            self.ghosts.insert(offset, ghost);
+            // Of two that say they hold it before its record is there, the later attempt will count.
+            if self
+                .ghosts
+                .get(&offset)
+                .is_none_or(|other| other.token.attempt <= token.attempt)
+            {
+                self.ghosts.insert(offset, ghost);
+            }
         }
         for output in outputs.drain(..) {
             self.take(output);
@@ -552,6 +555,8 @@ impl World {
             let has_read = self.log.range(self.shard.tail()..).next().is_none();
             if is_idle && has_read && self.has_all_ended() && self.shard.is_saved() {
                 self.check_keys();
+                let (_, bytes) = self.shard.room();
+                assert_eq!(bytes, self.policy.window.max_bytes, "bytes of nothing are held");
                 return;
             }
             if round % 2 == 1 {
