@@ -284,7 +284,7 @@ impl World {
                         self.oracle.said.report(node, session, partition, saying);
                     }
                 }
-                WorkerCommand::Alive => self.oracle.leases.alive(node, worker, now),
+                WorkerCommand::Alive => self.oracle.leases.alive(node, None, worker, now),
                 WorkerCommand::Progress { .. } | WorkerCommand::Credit(_) | WorkerCommand::Drain => (),
             }
         }

@@ -232,6 +232,9 @@ impl World {
         if owning.is_empty() {
             return Some(worker.attempts % self.nodes.len());
         }
+        if self.rng.chance(300) {
+            return Some(*self.rng.pick(&owning));
+        }
         let conns = &self.conns;
         let workers = &self.workers;
         let busy = |node: usize| {

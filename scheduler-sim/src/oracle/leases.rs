@@ -16,17 +16,18 @@ pub(super) struct Leases {
     tokens: BTreeSet<(Partition, Offset, LeaseToken)>,
     /// By the epoch that vouches for it, which may be later than that of the token.
     live: BTreeMap<(Partition, Epoch, Offset), Live>,
-    /// The last sign of life for certain, by the node's clock.
-    seen: BTreeMap<(usize, WorkerId), Timestamp>,
 }
 
 /// A lease that nobody else may have meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Live {
+    node: usize,
     worker: WorkerId,
     token: LeaseToken,
     /// When the lease began, or the owner took it over.
     since: Timestamp,
+    /// The last sign of life.
+    seen: Timestamp,
 }
 
 impl Leases {
@@ -36,16 +37,26 @@ impl Leases {
             run: policy.timeouts.run,
             tokens: BTreeSet::new(),
             live: BTreeMap::new(),
-            seen: BTreeMap::new(),
         }
     }
 
     pub(super) fn node_gone(&mut self, node: usize) {
-        self.seen.retain(|(of, _), _| *of != node);
+        self.live.retain(|_, live| live.node != node);
     }
 
-    pub(super) fn alive(&mut self, node: usize, worker: WorkerId, now: Timestamp) {
-        self.seen.insert((node, worker), now);
+    /// A worker gives a sign of life to the shards of a node, or to one of them.
+    pub(super) fn alive(&mut self, node: usize, partition: Option<Partition>, worker: WorkerId, now: Timestamp) {
+        let heartbeat = self.heartbeat;
+        self.live.retain(|key, live| {
+            let is_meant = (live.node, live.worker) == (node, worker) && partition.is_none_or(|of| of == key.0);
+            if !is_meant {
+                return true;
+            }
+            // After too long a silence the lease may have been over already.
+            let is_live = now < live.seen + heartbeat;
+            live.seen = now;
+            is_live
+        });
     }
 
     #[expect(clippy::too_many_arguments, reason = "a hello has many parts")]
@@ -59,7 +70,7 @@ impl Leases {
         held: &[(Offset, LeaseToken)],
         reports: &[Saying],
     ) {
-        self.alive(node, worker, now);
+        self.alive(node, Some(partition), worker, now);
         // What it does not hold is not its own any more.
         let range = (partition, epoch, Offset::ZERO)..(partition, Epoch(epoch.0 + 1), Offset::ZERO);
         let gone: Vec<_> = self
@@ -86,7 +97,7 @@ impl Leases {
         now: Timestamp,
         said: Saying,
     ) {
-        self.alive(node, worker, now);
+        self.alive(node, Some(partition), worker, now);
         self.stopped_under(partition, epoch, said.offset, said.token);
     }
 
@@ -123,15 +134,16 @@ impl Leases {
             return Err(format!("{token:?} of {partition:?} {offset:?} is given twice"));
         }
         let live = Live {
+            node,
             worker,
             token,
             since: now,
+            seen: now,
         };
         let Some(before) = self.live.insert((partition, token.epoch, offset), live) else {
             return Ok(());
         };
-        let seen = self.seen.get(&(node, before.worker)).copied().unwrap_or_default();
-        let is_live = now < before.since + self.run && now < seen + self.heartbeat;
+        let is_live = now < before.since + self.run && now < before.seen + self.heartbeat;
         if is_live {
             return Err(format!(
                 "{partition:?} {offset:?} is leased to {:?} under {:?}, and at {now:?} to {worker:?} under {token:?}",
