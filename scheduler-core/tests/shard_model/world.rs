@@ -10,7 +10,6 @@ use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{LeaseToken, Offset, WorkerId};
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::policy::PipelinePolicy;
-use scheduler_core::port::gateway::TaskState;
 use scheduler_core::shard::{Answer, Found, Input, Output, Shard};
 use scheduler_core::task::{Priority, Record, RecordBody, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
