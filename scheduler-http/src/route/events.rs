@@ -9,7 +9,8 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt as _};
 use http::HeaderValue;
-use scheduler_core::port::gateway::TaskStream;
+use scheduler_core::name::PipelinePath;
+use scheduler_core::port::gateway::{ApiError, TaskStream};
 
 use super::pipelines::PipelineParams;
 use super::tasks::OneTaskParams;
@@ -32,7 +33,7 @@ pub(crate) async fn of_task(
     draining: Option<Extension<Draining>>,
 ) -> Result<Response, Problem> {
     let tasks = api.gateway.watch(&path, Some(id)).await?;
-    Ok(respond(&api, tasks, true, draining))
+    Ok(respond(api, path, tasks, true, draining))
 }
 
 /// Watch all tasks of a pipeline, from now on.
@@ -46,13 +47,19 @@ pub(crate) async fn of_pipeline(
     draining: Option<Extension<Draining>>,
 ) -> Result<Response, Problem> {
     let tasks = api.gateway.watch(&path, None).await?;
-    Ok(respond(&api, tasks, false, draining))
+    Ok(respond(api, path, tasks, false, draining))
 }
 
-fn respond(api: &Api, tasks: TaskStream, of_one: bool, draining: Option<Extension<Draining>>) -> Response {
+fn respond(
+    api: Arc<Api>,
+    path: PipelinePath,
+    tasks: TaskStream,
+    of_one: bool,
+    draining: Option<Extension<Draining>>,
+) -> Response {
     let draining = draining.map(|Extension(draining)| draining);
     let keep_alive = KeepAlive::new().interval(api.config.event_keep_alive);
-    let mut response = Sse::new(events(tasks, of_one, draining))
+    let mut response = Sse::new(events(api, path, tasks, of_one, draining))
         .keep_alive(keep_alive)
         .into_response();
     // Otherwise proxies of the nginx family gather events up.
@@ -69,35 +76,55 @@ enum Watch {
 }
 
 fn events(
+    api: Arc<Api>,
+    path: PipelinePath,
     tasks: TaskStream,
     of_one: bool,
     draining: Option<Draining>,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    futures::stream::unfold(Watch::Going(tasks, draining), move |watch| async move {
-        match watch {
-            Watch::Going(mut tasks, draining) => {
-                let next = tokio::select! {
-                    next = tasks.next() => next,
-                    () = Draining::begun(draining.clone()) => return Some((Ok(end("shutdown")), Watch::Ended)),
-                };
-                let Some(task) = next else {
-                    return Some((Ok(end("stopped")), Watch::Ended));
-                };
-                let finished = of_one && task.state.is_final();
-                let event = Event::default().event("task").json_data(TaskBody::from(task));
-                match event {
-                    Ok(event) if finished => Some((Ok(event), Watch::Ending("finished"))),
-                    Ok(event) => Some((Ok(event), Watch::Going(tasks, draining))),
-                    Err(error) => {
-                        tracing::error!("a task could not be shown: {error}");
-                        Some((Ok(end("stopped")), Watch::Ended))
-                    }
+    let about = Arc::new((api, path));
+    futures::stream::unfold(Watch::Going(tasks, draining), move |watch| {
+        let about = Arc::clone(&about);
+        async move { next(&about, watch, of_one).await }
+    })
+}
+
+async fn next(
+    about: &(Arc<Api>, PipelinePath),
+    watch: Watch,
+    of_one: bool,
+) -> Option<(Result<Event, Infallible>, Watch)> {
+    match watch {
+        Watch::Going(mut tasks, draining) => {
+            let next = tokio::select! {
+                next = tasks.next() => next,
+                () = Draining::begun(draining.clone()) => return Some((Ok(end("shutdown")), Watch::Ended)),
+            };
+            let Some(task) = next else {
+                return Some((Ok(end(why_it_ended(about).await)), Watch::Ended));
+            };
+            let finished = of_one && task.state.is_final();
+            let event = Event::default().event("task").json_data(TaskBody::from(task));
+            match event {
+                Ok(event) if finished => Some((Ok(event), Watch::Ending("finished"))),
+                Ok(event) => Some((Ok(event), Watch::Going(tasks, draining))),
+                Err(error) => {
+                    tracing::error!("a task could not be shown: {error}");
+                    Some((Ok(end("stopped")), Watch::Ended))
                 }
             }
-            Watch::Ending(reason) => Some((Ok(end(reason)), Watch::Ended)),
-            Watch::Ended => None,
         }
-    })
+        Watch::Ending(reason) => Some((Ok(end(reason)), Watch::Ended)),
+        Watch::Ended => None,
+    }
+}
+
+/// The node lets its streams go as it goes down, before its transports know.
+async fn why_it_ended((api, path): &(Arc<Api>, PipelinePath)) -> &'static str {
+    match api.gateway.pipeline(path).await {
+        Err(ApiError::Unavailable { .. }) => "shutdown",
+        _ => "stopped",
+    }
 }
 
 fn end(reason: &str) -> Event {
