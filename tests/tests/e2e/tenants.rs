@@ -22,6 +22,62 @@ const KEYS: [&str; 4] = [
     "bob=bobs-secret-key",
 ];
 
+/// Every request about a pipeline and a task of it.
+fn everything_of(hers: &Pipeline, task: &str) -> Vec<(Method, String, Value)> {
+    vec![
+        (
+            Method::GET,
+            format!("/api/applications/{APPLICATION}"),
+            Value::Null,
+        ),
+        (
+            Method::DELETE,
+            format!("/api/applications/{APPLICATION}"),
+            Value::Null,
+        ),
+        (Method::GET, hers.path.clone(), Value::Null),
+        (Method::PATCH, hers.path.clone(), json!({"paused": true})),
+        (Method::DELETE, hers.path.clone(), Value::Null),
+        (Method::POST, hers.path.clone(), json!({"whose": "bob"})),
+        (Method::POST, format!("{}/pause", hers.path), Value::Null),
+        (Method::POST, format!("{}/resume", hers.path), Value::Null),
+        (
+            Method::POST,
+            format!("{}/scale", hers.path),
+            json!({"workers": 1}),
+        ),
+        (Method::GET, format!("{}/events", hers.path), Value::Null),
+        (Method::GET, format!("{}/tasks", hers.path), Value::Null),
+        (Method::GET, hers.task_path(task), Value::Null),
+        (
+            Method::POST,
+            format!("{}/cancel", hers.task_path(task)),
+            Value::Null,
+        ),
+        (
+            Method::POST,
+            format!("{}/retry", hers.task_path(task)),
+            Value::Null,
+        ),
+        (
+            Method::GET,
+            format!("{}/events", hers.task_path(task)),
+            Value::Null,
+        ),
+        (Method::GET, format!("{}/dead-letters", hers.path), Value::Null),
+        (
+            Method::POST,
+            format!("{}/dead-letters/redrive", hers.path),
+            json!({"all": true}),
+        ),
+        (
+            Method::POST,
+            format!("{}/dead-letters/purge", hers.path),
+            json!({"all": true}),
+        ),
+    ]
+}
+
 #[test]
 fn one_client_cannot_reach_anothers_things_over_http() {
     run(async {
@@ -34,58 +90,7 @@ fn one_client_cannot_reach_anothers_things_over_http() {
         let task = hers.submit(json!({"whose": "alice"})).await;
 
         // Whatever Bob says about Alice's things, it is as if there were none.
-        let all = [
-            (
-                Method::GET,
-                format!("/api/applications/{APPLICATION}"),
-                Value::Null,
-            ),
-            (
-                Method::DELETE,
-                format!("/api/applications/{APPLICATION}"),
-                Value::Null,
-            ),
-            (Method::GET, hers.path.clone(), Value::Null),
-            (Method::PATCH, hers.path.clone(), json!({"paused": true})),
-            (Method::DELETE, hers.path.clone(), Value::Null),
-            (Method::POST, hers.path.clone(), json!({"whose": "bob"})),
-            (Method::POST, format!("{}/pause", hers.path), Value::Null),
-            (Method::POST, format!("{}/resume", hers.path), Value::Null),
-            (
-                Method::POST,
-                format!("{}/scale", hers.path),
-                json!({"workers": 1}),
-            ),
-            (Method::GET, format!("{}/events", hers.path), Value::Null),
-            (Method::GET, format!("{}/tasks", hers.path), Value::Null),
-            (Method::GET, hers.task_path(&task), Value::Null),
-            (
-                Method::POST,
-                format!("{}/cancel", hers.task_path(&task)),
-                Value::Null,
-            ),
-            (
-                Method::POST,
-                format!("{}/retry", hers.task_path(&task)),
-                Value::Null,
-            ),
-            (
-                Method::GET,
-                format!("{}/events", hers.task_path(&task)),
-                Value::Null,
-            ),
-            (Method::GET, format!("{}/dead-letters", hers.path), Value::Null),
-            (
-                Method::POST,
-                format!("{}/dead-letters/redrive", hers.path),
-                json!({"all": true}),
-            ),
-            (
-                Method::POST,
-                format!("{}/dead-letters/purge", hers.path),
-                json!({"all": true}),
-            ),
-        ];
+        let all = everything_of(&hers, &task);
         let ask = async |api: &scheduler_examples::Api| {
             let mut statuses = Vec::new();
             for (method, path, body) in &all {
