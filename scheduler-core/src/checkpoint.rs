@@ -28,7 +28,7 @@ pub struct Checkpoint {
     pub dead: Vec<DeadTask>,
     /// When the store may forget `dead`.
     pub expire_dead: Timestamp,
-    /// Dead letters that live again; each is also in `parked`.
+    /// Dead letters that live again; to be applied before `dead`, since one may have died again.
     pub revived: Vec<Offset>,
     /// Idempotency keys that were first seen since the last checkpoint; a row of an older key of the same hash is replaced.
     pub keys: Vec<SeenKey>,
