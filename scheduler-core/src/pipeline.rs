@@ -178,9 +178,13 @@ impl PipelineNode {
         if self.paused {
             return;
         }
+        // How many have not had their share in this round.
+        let mut left = self.waiting.len();
         while let Some(&id) = self.waiting.front() {
+            left = if left == 0 { self.waiting.len() } else { left };
             let Some(session) = self.sessions.get(&id).filter(|session| session.credit() > 0) else {
                 self.waiting.pop_front();
+                left -= 1;
                 continue;
             };
             let Some(partition) = self.next_shard() else {
@@ -190,13 +194,12 @@ impl PipelineNode {
                 return;
             };
             // Each worker gets its share of what is there, so that a few tasks do not queue up behind one of many.
-            let fair = shard
-                .ready()
-                .div_ceil(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX));
+            let fair = shard.ready().div_ceil(u32::try_from(left).unwrap_or(u32::MAX));
             let limit = session.credit().min(fair.max(1));
             let worker = session.worker;
             shard.handle(now, Input::Ask { worker, limit }, &mut self.outputs);
             self.waiting.rotate_left(1);
+            left -= 1;
             let leased = self.spread(now, partition, effects);
             if leased == 0 {
                 // What was ready has expired as it was asked for; look again.

@@ -1,0 +1,424 @@
+//! A pipeline's node: shards, sessions and polls, without a driver.
+
+#![expect(clippy::unwrap_used, reason = "a test panics when what it tests is wrong")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use scheduler_core::id::{Epoch, Offset, Partition, PipelineId, ShardId, Tenure, WorkerId};
+use scheduler_core::outcome::AttemptOutcome;
+use scheduler_core::pipeline::{Effect, Event, MAX_PROGRESS, PipelineNode};
+use scheduler_core::policy::{PipelinePolicy, Timeouts};
+use scheduler_core::port::gateway::{HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::session::{MAX_DEFERRED, SessionId};
+use scheduler_core::shard::{Found, Input, Shard, ShardConfig};
+use scheduler_core::task::{Priority, Record, RecordBody, TaskSpec};
+use scheduler_core::time::Timestamp;
+
+const ANNA: WorkerId = WorkerId(1);
+const BERT: WorkerId = WorkerId(2);
+
+struct World {
+    now: Timestamp,
+    node: PipelineNode,
+    epoch: u32,
+    effects: Vec<Effect>,
+}
+
+impl World {
+    fn new(partitions: u32) -> Self {
+        let mut world = Self {
+            now: Timestamp::from_millis(1_000_000),
+            node: PipelineNode::new(Arc::default(), false),
+            epoch: 0,
+            effects: Vec::new(),
+        };
+        for partition in 0..partitions {
+            world.activate(partition);
+        }
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        self.node.handle(self.now, event, &mut self.effects);
+        self.node.dispatch(self.now, &mut self.effects);
+    }
+
+    fn activate(&mut self, partition: u32) {
+        self.epoch += 1;
+        let config = ShardConfig {
+            tenure: Tenure {
+                shard: ShardId::new(PipelineId(1), Partition(partition)),
+                epoch: Epoch(self.epoch),
+            },
+            policy: Arc::default(),
+            resume: Offset::ZERO,
+            state: Bytes::new(),
+            log_end: Offset::ZERO,
+            unclean: false,
+            grace: Duration::ZERO,
+        };
+        let shard = Shard::new(self.now, config).unwrap();
+        self.event(Event::Activate(Box::new(shard)));
+    }
+
+    fn arrive(&mut self, partition: u32, specs: impl IntoIterator<Item = TaskSpec>) {
+        let tail = self
+            .node
+            .shard(Partition(partition))
+            .map_or(Offset::ZERO, Shard::tail);
+        let records = specs.into_iter().zip(tail.0..).map(|(spec, offset)| Record {
+            offset: Offset(offset),
+            appended_at: self.now,
+            body: RecordBody::Task(spec),
+        });
+        self.event(Event::Arrive(Partition(partition), records.collect()));
+    }
+
+    fn tasks(&mut self, partition: u32, count: usize) {
+        self.arrive(partition, (0..count).map(|_| TaskSpec::new("{}")));
+    }
+
+    fn open(&mut self, session: u64, worker: WorkerId) {
+        let hello = WorkerHello {
+            worker,
+            name: String::new(),
+            held: Vec::new(),
+            reported: Vec::new(),
+        };
+        self.event(Event::Open(SessionId(session), hello));
+    }
+
+    fn say(&mut self, session: u64, commands: Vec<WorkerCommand>) {
+        self.event(Event::Commands(SessionId(session), commands));
+    }
+
+    fn credit(&mut self, session: u64, tasks: u32) {
+        self.say(session, vec![WorkerCommand::Credit(tasks)]);
+    }
+
+    fn report(&mut self, session: u64, lease: &Lease, outcome: AttemptOutcome) {
+        let lease = held(lease);
+        self.say(
+            session,
+            vec![WorkerCommand::Reports(vec![Report { lease, outcome }])],
+        );
+    }
+
+    /// The effects since the last look, and time has passed.
+    fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The leases that a session or poll was told.
+    fn leases(&mut self, session: u64) -> Vec<Lease> {
+        let of = |effect| match effect {
+            Effect::Tell(id, WorkerEvent::Leases(leases)) | Effect::Answer(id, leases)
+                if id == SessionId(session) =>
+            {
+                leases
+            }
+            _ => Vec::new(),
+        };
+        self.effects().into_iter().flat_map(of).collect()
+    }
+
+    fn ended(&mut self) -> Vec<u64> {
+        let of = |effect| match effect {
+            Effect::End(id) => Some(id.0),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(of).collect()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.event(Event::Tick);
+    }
+}
+
+fn held(lease: &Lease) -> HeldLease {
+    HeldLease {
+        partition: lease.partition,
+        offset: lease.offset,
+        token: lease.token,
+    }
+}
+
+fn success(bytes: usize) -> AttemptOutcome {
+    AttemptOutcome::Succeeded {
+        output: vec![0; bytes].into(),
+    }
+}
+
+#[test]
+fn tasks_meet_credits_whichever_comes_first() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 2);
+    world.tasks(0, 3);
+    assert_eq!(world.leases(1).len(), 2);
+    world.credit(1, 5);
+    assert_eq!(world.leases(1).len(), 1);
+    world.tasks(0, 9);
+    assert_eq!(world.leases(1).len(), 4);
+}
+
+#[test]
+fn several_workers_share_what_is_there() {
+    let mut world = World::new(1);
+    for worker in 1..=4 {
+        world.open(worker, WorkerId(worker.into()));
+        world.credit(worker, 100);
+    }
+    world.tasks(0, 8);
+    let mut counts = [0; 4];
+    for effect in world.effects() {
+        if let Effect::Tell(id, WorkerEvent::Leases(leases)) = effect {
+            counts[usize::try_from(id.0).unwrap() - 1] += leases.len();
+        }
+    }
+    assert_eq!(counts, [2; 4]);
+}
+
+#[test]
+fn the_most_urgent_task_is_first_whatever_its_partition() {
+    let mut world = World::new(3);
+    world.tasks(0, 1);
+    world.arrive(
+        2,
+        [TaskSpec {
+            priority: Priority::MAX,
+            ..TaskSpec::new("{}")
+        }],
+    );
+    world.open(1, ANNA);
+    world.credit(1, 1);
+    assert_eq!(world.leases(1)[0].partition, Partition(2));
+}
+
+#[test]
+fn a_poll_is_over_with_its_answer_and_one_that_is_closed_gets_none() {
+    let mut world = World::new(1);
+    let poll = |session, limit| Event::Poll {
+        session: SessionId(session),
+        worker: ANNA,
+        limit,
+    };
+    world.event(poll(1, 3));
+    world.event(poll(2, 3));
+    world.event(Event::Close(SessionId(1)));
+    world.tasks(0, 1);
+    assert_eq!(world.leases(2).len(), 1);
+    world.tasks(0, 1);
+    assert!(world.leases(2).is_empty());
+}
+
+#[test]
+fn a_worker_with_a_session_may_poll_as_well() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 1);
+    world.event(Event::Poll {
+        session: SessionId(2),
+        worker: ANNA,
+        limit: 1,
+    });
+    world.tasks(0, 2);
+    let effects = world.effects();
+    let is_told = |effect: &Effect| matches!(effect, Effect::Tell(SessionId(1), WorkerEvent::Leases(l)) if l.len() == 1);
+    let is_answered = |effect: &Effect| matches!(effect, Effect::Answer(SessionId(2), l) if l.len() == 1);
+    assert!(effects.iter().any(is_told), "{effects:?}");
+    assert!(effects.iter().any(is_answered), "{effects:?}");
+}
+
+#[test]
+fn a_worker_that_comes_back_again_and_again_does_not_queue_up() {
+    let mut world = World::new(1);
+    world.open(1, BERT);
+    world.credit(1, 1);
+    for session in 2..1_000 {
+        world.open(session, ANNA);
+        world.credit(session, 8);
+    }
+    assert_eq!(world.ended().len(), 997);
+    // If the old sessions stood in line, each of the two would get but one at a time of so few.
+    world.tasks(0, 9);
+    let leases = world
+        .effects()
+        .into_iter()
+        .filter(|effect| matches!(effect, Effect::Tell(_, WorkerEvent::Leases(_))));
+    assert!(leases.count() <= 4);
+}
+
+#[test]
+fn a_session_that_was_there_when_its_shard_left_begins_anew_when_the_shard_comes_back() {
+    let mut world = World::new(2);
+    world.open(1, ANNA);
+    world.event(Event::Deactivate(Partition(1)));
+    let effects = world.effects();
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Tell(_, WorkerEvent::Moved(Partition(1)))))
+    );
+    world.activate(1);
+    // What the worker holds of it, only its next hello says.
+    assert_eq!(world.ended(), [1]);
+    world.open(2, ANNA);
+    assert!(world.ended().is_empty());
+}
+
+#[test]
+fn a_shard_that_was_not_here_is_nobodys_loss() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.effects();
+    world.event(Event::Deactivate(Partition(5)));
+    assert!(world.effects().is_empty());
+    world.activate(5);
+    assert!(world.ended().is_empty());
+}
+
+#[test]
+fn reports_for_a_shard_that_is_not_here_wait_for_it_up_to_a_bound() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 1);
+    world.tasks(0, 1);
+    let mut lease = world.leases(1).remove(0);
+    lease.partition = Partition(1);
+    let piece = MAX_DEFERRED / 4;
+    for _ in 0..3 {
+        world.report(1, &lease, success(piece));
+    }
+    assert!(world.ended().is_empty());
+    world.report(1, &lease, success(piece));
+    assert_eq!(world.ended(), [1]);
+}
+
+#[test]
+fn a_silent_worker_is_let_go_after_its_timeout_and_one_that_speaks_is_not() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.open(2, BERT);
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(7));
+        world.say(2, vec![WorkerCommand::Alive]);
+    }
+    assert_eq!(world.ended(), [1]);
+    assert!(world.node.next_deadline().unwrap() <= world.now + Timeouts::default().heartbeat);
+}
+
+#[test]
+fn a_shard_that_comes_up_goes_by_the_policy_of_now() {
+    let mut world = World::new(1);
+    let policy = PipelinePolicy {
+        timeouts: Timeouts {
+            run: Duration::from_secs(10),
+            ..Timeouts::default()
+        },
+        ..PipelinePolicy::default()
+    };
+    world.event(Event::Policy(Arc::new(policy)));
+    // Its activation began before the change.
+    world.activate(1);
+    world.tasks(1, 1);
+    world.open(1, ANNA);
+    world.credit(1, 1);
+    assert_eq!(world.leases(1)[0].run_until, world.now + Duration::from_secs(10));
+}
+
+#[test]
+fn workers_learn_of_a_shorter_heartbeat_in_a_new_session() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    let heartbeat = |heartbeat| {
+        let policy = PipelinePolicy {
+            timeouts: Timeouts {
+                heartbeat,
+                ..Timeouts::default()
+            },
+            ..PipelinePolicy::default()
+        };
+        Event::Policy(Arc::new(policy))
+    };
+    world.event(heartbeat(Duration::from_mins(1)));
+    assert!(world.ended().is_empty());
+    world.event(heartbeat(Duration::from_secs(2)));
+    assert_eq!(world.ended(), [1]);
+}
+
+#[test]
+fn progress_beyond_its_bound_is_a_sign_of_life_and_nothing_else() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 1);
+    world.tasks(0, 1);
+    let lease = world.leases(1).remove(0);
+    for bytes in [MAX_PROGRESS, MAX_PROGRESS + 1] {
+        let progress = WorkerCommand::Progress {
+            lease: held(&lease),
+            progress: vec![1; bytes].into(),
+        };
+        world.say(1, vec![progress]);
+    }
+    let Found::Live(view) = world.node.shard(Partition(0)).unwrap().find(lease.offset) else {
+        panic!("it runs");
+    };
+    assert_eq!(view.progress.len(), MAX_PROGRESS);
+}
+
+#[test]
+fn a_draining_worker_gets_nothing_more_and_a_paused_pipeline_gives_nothing() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 5);
+    world.say(1, vec![WorkerCommand::Drain]);
+    world.tasks(0, 1);
+    world.credit(1, 5);
+    assert!(world.leases(1).is_empty());
+    world.event(Event::Pause(true));
+    world.open(2, BERT);
+    world.credit(2, 1);
+    assert!(world.leases(2).is_empty());
+    world.event(Event::Pause(false));
+    assert_eq!(world.leases(2).len(), 1);
+}
+
+#[test]
+fn what_is_given_back_by_nobody_does_not_count_as_a_workers_report() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.credit(1, 2);
+    world.tasks(0, 2);
+    let leases = world.leases(1);
+    let Lease { offset, token, .. } = leases[0];
+    world.node.give_back(
+        world.now,
+        Partition(0),
+        WorkerId(0),
+        offset,
+        token,
+        &mut world.effects,
+    );
+    world.report(1, &leases[1], success(1));
+    world.event(Event::Shard(Partition(0), Input::Flush));
+    let id = world
+        .effects()
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Save(checkpoint) => Some(checkpoint.id),
+            _ => None,
+        })
+        .next_back()
+        .unwrap();
+    world.event(Event::Shard(Partition(0), Input::Saved(id)));
+    world.event(Event::Shard(Partition(0), Input::Flush));
+    let settled = world.effects().into_iter().filter_map(|effect| match effect {
+        Effect::Tell(_, WorkerEvent::Settled { count, .. }) => Some(count),
+        _ => None,
+    });
+    assert!(settled.max().unwrap_or_default() <= 1);
+}
