@@ -51,6 +51,8 @@ pub enum Fault {
     Damaged,
     /// It waits until it is healed, then does what was asked.
     Held,
+    /// It does what was asked, and waits until it is healed before it answers: what it says may be old by then.
+    DoneHeld,
 }
 
 /// Which calls fail, by the names of their methods, and how often each was begun. Clones share it.
@@ -96,6 +98,16 @@ impl Faults {
         waited.unwrap_or_else(|_| unreachable!("we hold the sender"));
     }
 
+    /// Waits until `fault` is not what is wrong with `call`, and answers what is.
+    async fn unless(&self, call: &'static str, fault: Fault) -> Option<Fault> {
+        let is_let = |table: &Table| table.faults.get(call) != Some(&fault);
+        let mut table = self.0.subscribe();
+        match table.wait_for(is_let).await {
+            Ok(table) => table.faults.get(call).copied(),
+            Err(_) => None,
+        }
+    }
+
     async fn around<T, E: Injected>(
         &self,
         call: &'static str,
@@ -103,13 +115,13 @@ impl Faults {
     ) -> Result<T, E> {
         self.0
             .send_modify(|table| *table.calls.entry(call).or_default() += 1);
-        let is_let = |table: &Table| table.faults.get(call) != Some(&Fault::Held);
-        let fault = match self.0.subscribe().wait_for(is_let).await {
-            Ok(table) => table.faults.get(call).copied(),
-            Err(_) => None,
-        };
-        match fault {
+        match self.unless(call, Fault::Held).await {
             None | Some(Fault::Held) => work.await,
+            Some(Fault::DoneHeld) => {
+                let answer = work.await;
+                self.unless(call, Fault::DoneHeld).await;
+                answer
+            }
             Some(Fault::Unavailable) => Err(E::unavailable(call)),
             Some(Fault::DoneUnavailable) => {
                 work.await?;

@@ -4,12 +4,15 @@ use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{CheckpointId, NodeId, Offset, Tenure};
 use scheduler_core::policy::{PipelinePolicy, Window};
 use scheduler_core::port::gateway::{
-    AdminApi as _, ApiError, TaskApi as _, TaskState, WorkerApi as _, WorkerEvent,
+    AdminApi as _, ApiError, DeadSelection, TaskApi as _, TaskState, WorkerApi as _, WorkerEvent,
 };
 use scheduler_core::port::store::CheckpointStore as _;
+use scheduler_core::task::{TaskOptions, TaskSpec};
 use scheduler_testkit::fault::Fault;
 
-use crate::world::{ANNA, EVER, Worker, World, create, create_with, report, soon, success, tasks};
+use crate::world::{
+    ANNA, EVER, Worker, World, create, create_with, now, rejected, report, soon, success, tasks,
+};
 
 #[tokio::test(start_paused = true)]
 async fn while_the_store_is_away_nothing_is_settled_and_afterwards_nothing_is_lost() {
@@ -232,4 +235,76 @@ async fn a_shutdown_ends_though_the_store_is_away() {
     soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap();
     world.faults.set("save", Fault::Held);
     soon(node.shutdown()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_was_read_before_it_was_redriven_and_ended_does_not_live_again() {
+    let world = World::default();
+    let node = world.start().await;
+    let path = create(&node, "p").await;
+    let ids = soon(node.submit(&path, tasks(1))).await.unwrap();
+    let lease = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap().remove(0);
+    soon(node.report(&path, ANNA, vec![report(&lease, rejected())]))
+        .await
+        .unwrap();
+
+    world.faults.set("dead_tasks", Fault::DoneHeld);
+    let redrive = tokio::spawn({
+        let (node, path) = (node.clone(), path.clone());
+        async move { node.redrive(&path, DeadSelection::All).await }
+    });
+    soon(world.faults.called("dead_tasks", 1)).await;
+    soon(node.retry(&path, ids[0])).await.unwrap();
+    let lease = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap().remove(0);
+    soon(node.report(&path, ANNA, vec![report(&lease, success())]))
+        .await
+        .unwrap();
+    world.faults.heal("dead_tasks");
+
+    assert_eq!(soon(redrive).await.unwrap().unwrap(), 0);
+    assert_eq!(
+        soon(node.task(&path, ids[0])).await.unwrap().state,
+        TaskState::Succeeded
+    );
+    assert!(
+        soon(node.poll(&path, ANNA, 1, Duration::from_secs(30)))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_task_that_was_read_before_it_ended_is_not_taken_in_again() {
+    let world = World::default();
+    let node = world.start().await;
+    let path = create(&node, "p").await;
+    let later = TaskSpec {
+        options: Some(Box::new(TaskOptions {
+            not_before: Some(now() + Duration::from_hours(2)),
+            ..TaskOptions::default()
+        })),
+        ..TaskSpec::new("1")
+    };
+    let ids = soon(node.submit(&path, vec![later])).await.unwrap();
+    // It is in the store alone by then.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    world.faults.set("parked_task", Fault::DoneHeld);
+    let cancel = tokio::spawn({
+        let (node, path, id) = (node.clone(), path.clone(), ids[0]);
+        async move { node.cancel(&path, id).await }
+    });
+    soon(world.faults.called("parked_task", 1)).await;
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    let lease = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap().remove(0);
+    soon(node.report(&path, ANNA, vec![report(&lease, success())]))
+        .await
+        .unwrap();
+    world.faults.heal("parked_task");
+    let late = soon(cancel).await.unwrap();
+    assert!(matches!(late, Err(ApiError::Conflict(_))), "{late:?}");
+    assert_eq!(
+        soon(node.task(&path, ids[0])).await.unwrap().state,
+        TaskState::Succeeded
+    );
 }

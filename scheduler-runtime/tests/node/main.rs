@@ -5,6 +5,7 @@
 
 mod faults;
 mod gateway;
+mod idle;
 mod lifecycle;
 mod lists;
 mod sessions;
