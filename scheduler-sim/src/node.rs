@@ -260,10 +260,15 @@ impl World {
             Mail::Records(partition, forwarder, records) => self.records(index, now, partition, forwarder, records),
             Mail::ReadAgain(partition, forwarder) => self.read_again(index, partition, forwarder),
             Mail::Commands(session, commands) => {
+                self.trace.note(&[6, index as u64, session.0, commands.len() as u64], || {
+                    format!("node {index} hears from {session:?}: {commands:?}")
+                });
                 self.oracle_commands(index, now, session, &commands);
                 self.event(index, now, Event::Commands(session, commands));
             }
             Mail::Open(session, hello) => {
+                self.trace
+                    .note(&[7, index as u64, session.0], || format!("node {index} opens {session:?}: {hello:?}"));
                 self.oracle_hello(index, now, session, &hello);
                 self.event(index, now, Event::Open(session, hello));
                 if self.nodes[index].is_stopping {
@@ -271,6 +276,8 @@ impl World {
                 }
             }
             Mail::Close(session) => {
+                self.trace
+                    .note(&[8, index as u64, session.0], || format!("node {index} closes {session:?}"));
                 self.nodes[index].sessions.remove(&session);
                 self.oracle.session_over(index, session);
                 self.event(index, now, Event::Close(session));

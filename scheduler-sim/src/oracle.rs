@@ -354,6 +354,8 @@ impl World {
                     );
                     self.oracle.check("settled", settled);
                 }
+                // What is said in it from now on is not heard.
+                Effect::End(session) => self.oracle.said.close(node, *session),
                 Effect::Save(checkpoint) => {
                     let partition = checkpoint.tenure.shard.partition;
                     if let Some(shard) = self.nodes[node].machine.shard(partition) {

@@ -215,7 +215,9 @@ impl World {
     fn deactivate(&mut self, index: usize, now: Timestamp, partition: Partition) {
         // What the shard has said before is right by what was said to it.
         self.watch_effects(index, now);
-        self.oracle.deactivated(index, partition);
+        if self.nodes[index].machine.shard(partition).is_some() {
+            self.oracle.deactivated(index, partition);
+        }
         self.event(index, now, Event::Deactivate(partition));
     }
 
