@@ -139,6 +139,38 @@ fn results_and_waiting_tasks_survive_crash_after_crash() {
 }
 
 #[test]
+fn a_window_much_smaller_than_the_backlog_and_parked_tasks_survive_crash_after_crash() {
+    run(async {
+        let mut world = World::start().await;
+        let policy = json!({
+            "window": {"max_tasks": 200, "max_span": 1_000, "park_after": "1s"},
+            "checkpoint": {"interval": "50ms"},
+            "retry": {"initial_backoff": "5ms"},
+        });
+        let pipeline = world
+            .pipeline("window", json!({"policy": policy, "partitions": 2}))
+            .await;
+        let worker = LedgerWorker::start(&world, &pipeline, "worker", 20);
+        let mut delayed = Vec::new();
+        for n in 0..50 {
+            delayed.push(pipeline.submit_with("?delay=4s", json!({"delayed": n})).await);
+        }
+        let ids = pipeline.submit_all((0..6_000).map(|n| json!({"n": n}))).await;
+        for crash in 1..4 {
+            pipeline.ended(&ids[crash * 1_500]).await;
+            world.kill().await;
+            world.restart().await;
+        }
+        all_succeed(&pipeline, &ids).await;
+        all_succeed(&pipeline, &delayed).await;
+        assert_eq!(worker.ledger().ended.len(), 6_050);
+        assert_eq!(worker.ledger().repeated(), []);
+        assert_eq!(pipeline.list("&state=succeeded", 1_000).await.len(), 6_050);
+        world.stop().await;
+    });
+}
+
+#[test]
 fn a_task_whose_worker_is_killed_runs_again_on_another_and_its_commands_are_gone() {
     run(async {
         let mut world = World::start().await;
