@@ -25,7 +25,7 @@ struct Scaled {
     busy_ms: u64,
     service_time: Option<Duration>,
     workers: u32,
-    /// How often its actor had done anything by the last look, if there was nothing to do then.
+    /// The turn of its actor in which there was nothing to do and nothing to come.
     idle_at: Option<u64>,
 }
 
@@ -83,7 +83,6 @@ async fn look(
     let Ok((status, backlog)) = node.load(served).await else {
         return;
     };
-    let turns = served.mailbox.turns();
     let counts = status.counts;
     // Shards that came or went make the sums jump; only what has grown is measured.
     let ended = counts.succeeded.saturating_sub(scaled.succeeded);
@@ -104,7 +103,7 @@ async fn look(
         service_time: scaled.service_time,
     };
     let wanted = scaled.scaler.observe(node.inner.clock.now(), load);
-    let is_idle = backlog + counts.ready + counts.running == 0 && wanted == bounds.min;
+    let is_idle = backlog + counts.ready + counts.delayed + counts.running == 0 && wanted == bounds.min;
     let all_here = status.tails.len() == pipeline.partitions as usize;
     if wanted != scaled.workers {
         if let Err(problem) = deployer.scale(pipeline.id, wanted).await {
@@ -115,5 +114,5 @@ async fn look(
         info!(pipeline = %pipeline.path, from = scaled.workers, to = wanted, waiting, "workers are scaled");
         scaled.workers = wanted;
     }
-    scaled.idle_at = (is_idle && all_here).then_some(turns);
+    scaled.idle_at = status.turn.filter(|_| is_idle && all_here);
 }

@@ -136,6 +136,8 @@ pub(crate) struct Status {
     pub(crate) tails: BTreeMap<Partition, Offset>,
     /// What is wrong with shards, for people.
     pub(crate) problems: Vec<String>,
+    /// The actor's turn, if it had nothing else to do in it; see [`Mailbox::turns`].
+    pub(crate) turn: Option<u64>,
 }
 
 /// Where an actor is told things.
@@ -194,6 +196,8 @@ pub(crate) struct PipelineActor {
     world: World,
     mailbox: mpsc::WeakSender<Message>,
     turns: Arc<AtomicU64>,
+    /// Messages of this turn.
+    taken: usize,
     pipeline: Arc<Pipeline>,
     machine: PipelineNode,
     hosted: BTreeMap<Partition, Hosted>,
@@ -220,6 +224,7 @@ impl PipelineActor {
             world,
             mailbox: send.downgrade(),
             turns: turns.clone(),
+            taken: 0,
             machine: PipelineNode::new(Arc::new(pipeline.policy.clone()), pipeline.paused),
             pipeline,
             hosted: BTreeMap::new(),
@@ -263,6 +268,7 @@ impl PipelineActor {
                 }
                 () = &mut timer, if armed.is_some() => armed = None,
             }
+            self.taken = batch.len();
             self.turns.fetch_add(1, Ordering::Relaxed);
             let now = self.world.clock.now();
             for message in batch.drain(..) {
@@ -467,6 +473,7 @@ impl PipelineActor {
                 .values()
                 .map(|trouble| trouble.problem.clone())
                 .collect(),
+            turn: (self.taken == 1).then(|| self.turns.load(Ordering::Relaxed)),
         }
     }
 

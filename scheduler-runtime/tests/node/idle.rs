@@ -1,6 +1,8 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use scheduler_core::id::PipelineId;
+use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Catalog as _, Client, Pipeline};
 use scheduler_core::port::gateway::{TaskApi as _, WorkerApi as _};
 use scheduler_core::time::Timestamp;
@@ -30,9 +32,9 @@ async fn world(pipelines: usize) -> World {
             version: 0,
             created_at,
             partitions: 1,
-            policy: Default::default(),
+            policy: PipelinePolicy::default(),
             paused: false,
-            definition: Default::default(),
+            definition: Bytes::new(),
             deployment: None,
             deleting: false,
         };

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{
     AccessApi as _, AdminApi as _, ApiError, PipelineChange, TaskApi as _, TaskState, WorkerApi as _,
     WorkerEvent,
@@ -100,10 +101,7 @@ async fn a_poll_is_answered_when_the_node_goes_down() {
     let node = World::default().start().await;
     let path = create(&node, "p").await;
     let start = tokio::time::Instant::now();
-    let (polled, ()) = tokio::join!(
-        node.poll(&path, ANNA, 1, Duration::from_secs(60)),
-        node.shutdown()
-    );
+    let (polled, ()) = tokio::join!(node.poll(&path, ANNA, 1, Duration::from_mins(1)), node.shutdown());
     assert!(polled.unwrap().is_empty());
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -328,7 +326,7 @@ async fn pipelines_made_at_the_same_time_all_come_up() {
     let created = futures::future::join_all(
         names
             .iter()
-            .map(|name| create_with(&node, name, 3, Default::default())),
+            .map(|name| create_with(&node, name, 3, PipelinePolicy::default())),
     );
     for path in soon(created).await {
         soon(node.submit(&path, tasks(1))).await.unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when what it tests is wrong")]
 #![expect(clippy::needless_pass_by_value, reason = "answers are looked at and dropped")]
 
+mod deployments;
 mod faults;
 mod gateway;
 mod idle;

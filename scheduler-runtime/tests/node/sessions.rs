@@ -15,7 +15,7 @@ async fn a_poll_whose_caller_vanished_gives_its_leases_back_at_once() {
     let path = create(&node, "p").await;
     let start = tokio::time::Instant::now();
     {
-        let poll = node.poll(&path, ANNA, 1, Duration::from_secs(60));
+        let poll = node.poll(&path, ANNA, 1, Duration::from_mins(1));
         tokio::pin!(poll);
         assert!(futures::poll!(poll.as_mut()).is_pending());
         soon(node.submit(&path, tasks(1))).await.unwrap();
@@ -24,7 +24,7 @@ async fn a_poll_whose_caller_vanished_gives_its_leases_back_at_once() {
             tokio::task::yield_now().await;
         }
     }
-    let leases = soon(node.poll(&path, BERT, 1, Duration::from_secs(60)))
+    let leases = soon(node.poll(&path, BERT, 1, Duration::from_mins(1)))
         .await
         .unwrap();
     assert_eq!(leases.len(), 1);
@@ -87,7 +87,7 @@ async fn a_silent_session_is_ended_and_its_tasks_are_given_to_others() {
     soon(node.submit(&path, tasks(1))).await.unwrap();
     silent.leases(1).await;
     silent.ended().await;
-    let leases = soon(node.poll(&path, BERT, 1, Duration::from_secs(60)))
+    let leases = soon(node.poll(&path, BERT, 1, Duration::from_mins(1)))
         .await
         .unwrap();
     assert_eq!(leases[0].token.attempt.0, 2);

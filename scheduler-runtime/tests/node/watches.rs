@@ -28,7 +28,7 @@ async fn whoever_waits_for_a_task_that_is_parked_is_told_when_it_has_ended() {
     let wait = node.wait(&path, ids[0], Duration::from_hours(20));
     let work = async {
         loop {
-            let leases = node.poll(&path, ANNA, 1, Duration::from_secs(60)).await.unwrap();
+            let leases = node.poll(&path, ANNA, 1, Duration::from_mins(1)).await.unwrap();
             if let Some(lease) = leases.first() {
                 return node
                     .report(&path, ANNA, vec![report(lease, success())])
@@ -57,7 +57,7 @@ async fn whoever_waits_for_a_task_behind_a_full_window_is_told_when_it_has_ended
     let wait = node.wait(&path, ids[49], Duration::from_hours(20));
     let work = async {
         for _ in 0..50 {
-            let leases = node.poll(&path, ANNA, 1, Duration::from_secs(60)).await.unwrap();
+            let leases = node.poll(&path, ANNA, 1, Duration::from_mins(1)).await.unwrap();
             node.report(&path, ANNA, vec![report(&leases[0], success())])
                 .await
                 .unwrap();
