@@ -245,16 +245,6 @@ impl World {
         for conn in self.open_conns() {
             self.cut(conn);
         }
-        // Somebody looks after what was given up on.
-        for rows in self.store.shards.values_mut() {
-            rows.barren = 0;
-        }
-        for index in 0..self.nodes.len() {
-            if self.nodes[index].is_quarantined {
-                self.crash_node(index);
-                self.queue.push(self.now + 1_000, Happening::StartNode(index));
-            }
-        }
         self.queue.push(self.now + 500, Happening::Check);
     }
 }

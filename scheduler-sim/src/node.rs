@@ -61,6 +61,8 @@ pub(crate) enum Mail {
     Change(Request),
     Policy(Arc<PipelinePolicy>),
     Pause(bool),
+    /// Shards that were left alone are to come up all the same.
+    TryAgain,
     /// Shutdown begins, goes on, ends.
     Drain,
     DrainIsOver,
@@ -82,8 +84,8 @@ pub(crate) struct Node {
     pub(crate) resumes_at: u64,
     pub(crate) is_stopping: bool,
     drained: bool,
-    /// Whether a shard was left alone here.
-    pub(crate) is_quarantined: bool,
+    /// Shards that were left alone here.
+    quarantined: BTreeSet<Partition>,
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
     pub(crate) machine: PipelineNode,
@@ -122,7 +124,7 @@ impl Node {
             resumes_at: 0,
             is_stopping: false,
             drained: false,
-            is_quarantined: false,
+            quarantined: BTreeSet::new(),
             id: NodeId(0),
             clock: Clock::new(0, 0, 1_000_000),
             machine: PipelineNode::new(policy.clone(), false),
@@ -295,13 +297,13 @@ impl World {
             Mail::Assign(partitions) => {
                 for partition in partitions {
                     self.nodes[index].assigned.insert(partition);
-                    self.assign(index, partition);
+                    self.assign(index, partition, false);
                 }
             }
             Mail::Reclaim(partition) => {
                 if self.nodes[index].assigned.contains(&partition) {
                     self.coverage.hit(Point::ReclaimedAfterFence);
-                    self.assign(index, partition);
+                    self.assign(index, partition, false);
                 }
             }
             Mail::Revoke(partitions) => {
@@ -326,6 +328,11 @@ impl World {
                 node.paused = paused;
                 let paused = paused || node.is_stopping;
                 self.event(index, now, Event::Pause(paused));
+            }
+            Mail::TryAgain => {
+                for partition in std::mem::take(&mut self.nodes[index].quarantined) {
+                    self.assign(index, partition, true);
+                }
             }
             Mail::Drain => {
                 self.event(index, now, Event::Pause(true));

@@ -227,13 +227,13 @@ impl World {
             .leases
             .attached(node, partition, epoch, worker, now, &held, &reports);
         for report in &mut reports {
-            report.is_void = self.is_void(node, partition, epoch, report);
+            report.is_void = self.is_void(node, now, partition, epoch, report);
         }
         self.oracle.said.presented(node, session, partition, reports);
     }
 
     /// Whether nobody has to remember what a worker says: the task is the store's alone, or another owner's.
-    fn is_void(&self, node: usize, partition: Partition, epoch: Epoch, report: &Saying) -> bool {
+    fn is_void(&self, node: usize, now: Timestamp, partition: Partition, epoch: Epoch, report: &Saying) -> bool {
         let node = &self.nodes[node];
         let Some(hosted) = node.hosted.get(&partition) else {
             return true;
@@ -243,7 +243,12 @@ impl World {
         }
         match node.machine.shard(partition).map(|shard| shard.find(report.offset)) {
             None | Some(Found::Ahead) => report.offset >= hosted.log_end,
-            Some(Found::Elsewhere) => hosted.recovered,
+            // While rows are loaded, a row that is wanted later was parked by this owner.
+            Some(Found::Elsewhere) => {
+                let rows = self.store.shards.get(&partition);
+                let row = rows.and_then(|rows| rows.parked.get(&report.offset));
+                hosted.recovered || row.is_some_and(|row| row.wake_at > now)
+            }
             Some(_) => false,
         }
     }
@@ -276,7 +281,7 @@ impl World {
                             if !matches!(shard.find(saying.offset), Found::Live(_)) {
                                 self.coverage.hit(Point::LateReport);
                             }
-                            saying.is_void = self.is_void(node, partition, epoch, &saying);
+                            saying.is_void = self.is_void(node, now, partition, epoch, &saying);
                             self.oracle
                                 .leases
                                 .reported(node, partition, epoch, worker, now, saying);

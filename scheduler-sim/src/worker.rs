@@ -15,6 +15,8 @@ use crate::world::{Happening, World};
 
 /// How long a worker waits for a node that does not answer at all.
 const CONNECT_TIMEOUT: u64 = 5_000;
+/// How long the SDK waits for tasks to end, to be dropped and to be settled, before a drained worker ends all the same.
+const DRAIN_TIMEOUT: u64 = 50_000;
 const KEEP_ALIVE: u64 = 20_000;
 
 /// What a task does to the worker that runs it: the first byte of its params.
@@ -376,6 +378,9 @@ impl World {
         if worker.is_up && !worker.is_paused {
             worker.inputs.push_back(Input::Drain);
             self.coverage.hit(Point::WorkerDrain);
+            let life = worker.life;
+            let over = self.now + DRAIN_TIMEOUT;
+            self.queue.push(over, Happening::EndWorker { worker: index, life });
             self.wake_worker(index, self.now);
         }
     }

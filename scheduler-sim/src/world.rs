@@ -40,6 +40,7 @@ pub(crate) enum Happening {
     WorkerTurn { worker: usize, life: u32 },
     StartWorker(usize),
     ResumeWorker { worker: usize, life: u32 },
+    EndWorker { worker: usize, life: u32 },
     Frame(ConnId, Frame),
     StoreCall(StoreCall),
     LogCall { node: usize, life: u32, call: LogCall },
@@ -161,6 +162,11 @@ impl World {
                 }
             }
             Happening::ResumeWorker { worker, life } => self.resume_worker(worker, life),
+            Happening::EndWorker { worker, life } => {
+                if self.workers[worker].is_up && self.workers[worker].life == life {
+                    self.crash_worker(worker);
+                }
+            }
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal => self.heal(),
             Happening::Check => self.check_end(),
@@ -176,6 +182,11 @@ impl World {
         if self.now > self.plan.end_by {
             let why = self.why_not_ended();
             return self.oracle.fail("liveness", why);
+        }
+        // Somebody looks after shards that were left alone: they pause and resume the pipeline.
+        for node in 0..self.nodes.len() {
+            let life = self.nodes[node].life;
+            self.mail(node, life, Mail::TryAgain);
         }
         // Nothing in front of several nodes keeps a connection for ever.
         if self.nodes.len() > 1 && self.rng.chance(50) {

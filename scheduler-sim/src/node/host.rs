@@ -52,7 +52,7 @@ pub(crate) struct Forwarder {
 }
 
 impl World {
-    pub(super) fn assign(&mut self, index: usize, partition: Partition) {
+    pub(super) fn assign(&mut self, index: usize, partition: Partition, insist: bool) {
         let node = &mut self.nodes[index];
         if node.hosted.contains_key(&partition) {
             return;
@@ -61,8 +61,9 @@ impl World {
         node.last_mark += 2;
         let (stay, mark) = (node.last_mark - 1, node.last_mark);
         let (activation, step) = Activation::begin(shard_id(partition), policy, self.plan.grace);
+        node.quarantined.remove(&partition);
         let hosted = Hosted {
-            activation,
+            activation: if insist { activation.insisting() } else { activation },
             forwarder: None,
             has_records: false,
             stay,
@@ -193,9 +194,10 @@ impl World {
             Step::Quarantine { .. } => {
                 self.coverage.hit(Point::Quarantined);
                 let hosted = self.nodes[index].hosted.remove(&partition);
-                self.nodes[index].is_quarantined = true;
                 if hosted.is_some_and(|hosted| hosted.is_revoked) {
                     self.released(index, partition);
+                } else {
+                    self.nodes[index].quarantined.insert(partition);
                 }
                 self.trace
                     .note(&[11, partition.0.into()], || format!("{partition:?} is quarantined"));
@@ -223,6 +225,7 @@ impl World {
 
     pub(super) fn revoke(&mut self, index: usize, now: Timestamp, partition: Partition) {
         let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) else {
+            self.nodes[index].quarantined.remove(&partition);
             return self.released(index, partition);
         };
         hosted.is_revoked = true;
@@ -252,6 +255,7 @@ impl World {
     }
 
     pub(super) fn lose(&mut self, index: usize, now: Timestamp, partition: Partition) {
+        self.nodes[index].quarantined.remove(&partition);
         if self.nodes[index].hosted.remove(&partition).is_some() {
             self.deactivate(index, now, partition);
         }
