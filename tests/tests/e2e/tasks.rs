@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::worker::LedgerWorker;
-use crate::world::{World, run};
+use crate::world::{World, eventually, run};
 
 #[test]
 fn tasks_are_cancelled_while_they_wait_while_they_are_delayed_and_while_they_run() {
@@ -45,6 +45,40 @@ fn tasks_are_cancelled_while_they_wait_while_they_are_delayed_and_while_they_run
             "what was cancelled before did not run"
         );
         assert_eq!(pipeline.list("&state=cancelled", 10).await.len(), 4);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn commands_end_with_their_task_when_it_is_cancelled_and_when_its_time_is_over() {
+    run(async {
+        let mut world = World::start().await;
+        let sleep = "touch started; sleep 1000 & sleep 1000; wait";
+        let policy = json!({"timeouts": {"run": "1s"}, "retry": {"max_attempts": 1}});
+        let pipeline = world.shell("ends", &[sleep], json!({"policy": policy})).await;
+        let sleeps = || {
+            world
+                .worker_processes()
+                .iter()
+                .filter(|(_, name)| name == "sleep")
+                .count()
+        };
+
+        let timed_out = pipeline.submit(json!({})).await;
+        let task = pipeline.ended(&timed_out).await;
+        assert_eq!(task["state"], "dead", "{task}");
+        eventually("its commands are gone", || sleeps() == 0).await;
+
+        let change = json!({"policy": {"timeouts": {"run": "1h"}}});
+        let changed = pipeline.api.send(reqwest::Method::PATCH, &pipeline.path, &change);
+        changed.await.unwrap().ok().unwrap();
+        let cancelled = pipeline.submit(json!({})).await;
+        eventually("its commands run", || sleeps() == 2).await;
+        pipeline
+            .post(&format!("/tasks/{cancelled}/cancel"), &json!({}))
+            .await;
+        assert_eq!(pipeline.ended(&cancelled).await["state"], "cancelled");
+        eventually("its commands are gone", || sleeps() == 0).await;
         world.stop().await;
     });
 }
