@@ -16,12 +16,12 @@ impl Shard {
             return Answer::Late;
         }
         if offset > self.ring.tail() {
-            self.skip_to(offset);
+            self.skip_to(offset, out);
         }
         if self.recovery.has_ended(offset) {
             self.ring.push(Entry::Done);
             if self.parked.is_recovered() {
-                self.forget_early(offset);
+                self.forget_early(offset, out);
             }
             return Answer::Done;
         }
@@ -38,7 +38,7 @@ impl Shard {
                     spec: TaskSpec::new(raw),
                 });
                 self.ring.push(Entry::Done);
-                self.forget_early(offset);
+                self.forget_early(offset, out);
                 self.counts.dead += 1;
                 self.mark_dirty();
                 return Answer::Done;
@@ -46,7 +46,7 @@ impl Shard {
         };
         if self.is_duplicate(offset, record.appended_at, &spec) {
             self.ring.push(Entry::Done);
-            self.forget_early(offset);
+            self.forget_early(offset, out);
             return Answer::Done;
         }
         let id = self.enter(offset, record.appended_at, spec);

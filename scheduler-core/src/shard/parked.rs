@@ -115,7 +115,7 @@ impl Shard {
         if next_wake > loading.until && !self.parked.recovered {
             // Every row that an earlier owner had in memory is here now: what workers said of others is void.
             self.parked.recovered = true;
-            self.forget_early_from(0);
+            self.forget_early_from(0, out);
             self.recovery.rows.clear();
         }
         Answer::Done
@@ -322,7 +322,7 @@ impl Shard {
     }
 
     /// Takes the ring to `offset`, over offsets that the log does not have; they are done.
-    pub(super) fn skip_to(&mut self, offset: u64) {
+    pub(super) fn skip_to(&mut self, offset: u64, out: &mut Vec<Output>) {
         let tail = self.ring.tail();
         if offset - self.ring.base() > u64::from(self.policy.window.max_span) {
             // Entries for the whole gap would take more memory than the window may.
@@ -334,7 +334,7 @@ impl Shard {
             self.ring.skip_to(offset);
         }
         if self.parked.recovered {
-            self.forget_early_from(tail);
+            self.forget_early_from(tail, out);
         }
     }
 

@@ -170,16 +170,18 @@ impl Shard {
     }
 
     /// Drops what was said of a task that does not come, or has ended.
-    pub(super) fn forget_early(&mut self, offset: u64) {
+    pub(super) fn forget_early(&mut self, offset: u64, out: &mut Vec<Output>) {
         for early in self.recovery.take_early(offset) {
-            if let Early::Report { worker, .. } = early {
-                self.early_is_done(worker);
+            match early {
+                // It may run for ever, in vain, unless it is told.
+                Early::Held { worker, token } => self.stop_stranger(worker, Offset(offset), token, out),
+                Early::Report { worker, .. } => self.early_is_done(worker),
             }
         }
     }
 
     /// Drops what was said of tasks from `from` up to the ring's tail: none of them is still to come.
-    pub(super) fn forget_early_from(&mut self, from: u64) {
+    pub(super) fn forget_early_from(&mut self, from: u64, out: &mut Vec<Output>) {
         let void: Vec<u64> = self
             .recovery
             .early
@@ -187,7 +189,7 @@ impl Shard {
             .map(|(offset, _)| *offset)
             .collect();
         for offset in void {
-            self.forget_early(offset);
+            self.forget_early(offset, out);
         }
     }
 
