@@ -392,6 +392,14 @@ impl Shard {
 
     /// How much more the shard takes from the log now: tasks and bytes. While one of them is 0, the forwarder waits.
     pub fn room(&self) -> (usize, usize) {
+        let (tasks, bytes) = self.free_room();
+        // Workers may be running them: they must not wait until what the log brings has made room.
+        let tasks = if self.awaits_rows() { 0 } else { tasks };
+        (tasks, bytes)
+    }
+
+    /// How much the window has room for: tasks and bytes.
+    fn free_room(&self) -> (usize, usize) {
         let window = &self.policy.window;
         let span = u64::from(window.max_span).saturating_sub(self.ring.span());
         let taken = self.slab.live().saturating_add(self.parked.reserved());

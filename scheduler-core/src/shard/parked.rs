@@ -352,9 +352,19 @@ impl Shard {
         }
     }
 
+    /// Whether rows of tasks that an earlier owner had in memory are still to come.
+    pub(super) fn awaits_rows(&self) -> bool {
+        let parked = &self.parked;
+        if parked.recovered {
+            return false;
+        }
+        let is_unread = parked.cursor.is_none() && parked.next_wake == Timestamp::ZERO;
+        is_unread || self.recovery.awaits_rows(self.ring.tail())
+    }
+
     /// When parked tasks must be loaded.
     pub(super) fn parked_due(&self) -> Option<Timestamp> {
-        let (tasks, bytes) = self.room();
+        let (tasks, bytes) = self.free_room();
         if self.parked.loading.is_some()
             || self.parked.next_wake == Timestamp::MAX
             || tasks == 0
@@ -371,7 +381,7 @@ impl Shard {
         if self.parked.next_wake > ahead || self.parked_due().is_none() {
             return;
         }
-        let (tasks, bytes) = self.room();
+        let (tasks, bytes) = self.free_room();
         // The other half is left to the log.
         let limit = PAGE.min(tasks.div_ceil(2)).min((bytes / TYPICAL_WEIGHT).max(1));
         let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);

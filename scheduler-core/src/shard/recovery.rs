@@ -134,6 +134,11 @@ impl Recovery {
         });
     }
 
+    /// Whether the last owner or a worker has said something of a row that is not loaded.
+    pub(super) fn awaits_rows(&self, tail: u64) -> bool {
+        !self.rows.is_empty() || self.early.range(..tail).next().is_some()
+    }
+
     fn take_early(&mut self, offset: u64) -> Vec<Early> {
         let early = self.early.remove(&offset).unwrap_or_default();
         self.early_len -= early.len();
