@@ -230,6 +230,62 @@ fn workers_do_not_outlive_a_server_that_is_killed() {
 }
 
 #[test]
+fn deployed_workers_come_back_with_a_server_that_was_killed_and_end_what_was_begun() {
+    run(async {
+        let mut world = World::start_with(&["--grace-seconds", "1"]).await;
+        let policy = json!({"retry": {"initial_backoff": "10ms"}, "timeouts": {"heartbeat": "1s"}});
+        let more = json!({"policy": policy, "replicas": {"min": 2, "max": 2}});
+        let pipeline = world
+            .shell("crash", &["echo {{n}} > {{pipe}}/n", "cat {{pipe}}/n"], more)
+            .await;
+        let ids = pipeline.submit_all((0..200).map(|n| json!({"n": n}))).await;
+        pipeline.ended(&ids[60]).await;
+        world.kill().await;
+        world.restart().await;
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(
+                pipeline.output(id).await,
+                json!({"1:shell": ["", format!("{n}\n")]})
+            );
+        }
+        world.stop().await;
+        assert_eq!(world.worker_processes(), []);
+    });
+}
+
+#[test]
+fn a_worker_whose_executor_is_killed_is_replaced_and_its_task_runs_again() {
+    run(async {
+        let mut world = World::start().await;
+        let mark = world.path().join("mark");
+        let mark = mark.to_str().unwrap();
+        let command = format!("if [ -e {mark} ]; then echo again; else touch {mark}; sleep 1000 & wait; fi");
+        let policy = json!({"retry": {"initial_backoff": "10ms"}, "timeouts": {"heartbeat": "1s"}});
+        let pipeline = world
+            .shell("executor", &[&command], json!({"policy": policy}))
+            .await;
+        let id = pipeline.submit(json!({})).await;
+        eventually("the command runs", || {
+            world.worker_processes().iter().any(|(_, name)| name == "sleep")
+        })
+        .await;
+        let processes = world.worker_processes();
+        let (executor, _) = processes
+            .iter()
+            .find(|(_, name)| name == "command-executo")
+            .unwrap();
+        kill(Pid::from_raw(*executor), Signal::SIGKILL).unwrap();
+        assert_eq!(pipeline.output(&id).await, json!({"1:shell": ["again\n"]}));
+        world.stop().await;
+        assert_eq!(
+            world.worker_processes(),
+            [],
+            "what the executor had started is gone too"
+        );
+    });
+}
+
+#[test]
 fn a_second_server_on_the_same_directory_says_so_and_ends() {
     run(async {
         let mut world = World::start().await;
