@@ -2,7 +2,9 @@
 
 mod access;
 mod admin;
+mod change;
 mod error;
+mod find;
 mod list;
 mod tasks;
 pub(crate) mod view;

@@ -1,4 +1,4 @@
-//! Tasks: taken in, found, watched, changed.
+//! Tasks: taken in, shown, watched, changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use futures::StreamExt as _;
 use scheduler_core::id::{Offset, Partition, ShardId, TaskId};
 use scheduler_core::key::KeyHash;
 use scheduler_core::name::PipelinePath;
-use scheduler_core::outcome::{DeadReason, DeadTask};
+use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{
     ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskState, TaskStream, TaskView,
 };
-use scheduler_core::port::log::{LogError, ReadLimit};
-use scheduler_core::shard::{Answer, Found, Input};
+use scheduler_core::shard::{Answer, Input};
 use scheduler_core::task::TaskSpec;
 use scheduler_pipeline::{ParamError, Params};
 use tokio::sync::mpsc;
 
-use super::{error, saved, view};
-use crate::actor::{Mark, Message, Watched};
+use super::change::{DEAD_PAGE, Stored, by_shard};
+use super::error;
+use crate::actor::{Message, Watched};
 use crate::directory::Served;
 use crate::node::Node;
 
@@ -29,214 +29,8 @@ use crate::node::Node;
 const WATCHED_TASK: usize = 16;
 /// Changes of a pipeline's tasks that a watcher may be behind.
 const WATCHED_PIPELINE: usize = 1_024;
-/// Dead letters handled at once.
-const DEAD_PAGE: usize = 200;
-/// How often what a shard is to take in is read, because it saved something meanwhile.
-const MOST_READS: usize = 20;
 
 impl Node {
-    /// The pipeline of a path, if it takes requests.
-    pub(crate) fn served(&self, path: &PipelinePath) -> Result<Arc<Served>, ApiError> {
-        let served = self
-            .inner
-            .directory
-            .pipeline(path)
-            .filter(|served| !served.pipeline.deleting);
-        let name = || format!("{} in application {}", path.pipeline, path.application);
-        served.ok_or_else(|| ApiError::not_found("pipeline", name()))
-    }
-
-    /// The shard of a task, which must be one of the pipeline.
-    fn shard_of(served: &Served, id: TaskId) -> Result<ShardId, ApiError> {
-        let pipeline = &served.pipeline;
-        let is_ours = id.shard.pipeline == pipeline.id && id.shard.partition.0 < pipeline.partitions;
-        if is_ours {
-            Ok(id.shard)
-        } else {
-            Err(ApiError::not_found("task", id))
-        }
-    }
-
-    /// The task wherever it is: in its shard, in the store, or in the log.
-    async fn look_up(&self, served: &Served, id: TaskId) -> Result<TaskView, ApiError> {
-        let shard = Self::shard_of(served, id)?;
-        // A task may be on its way from one place to the next: what is in none is looked for once more.
-        for _ in 0..2 {
-            let find = |reply| Message::Find(shard.partition, vec![id.offset], reply);
-            let found = served
-                .mailbox
-                .ask(find)
-                .await
-                .and_then(|found| found.into_iter().next());
-            let found = found.unwrap_or(Found::Ahead);
-            let is_ahead = found == Found::Ahead;
-            if let Some(view) = view::of_found(shard, found) {
-                return Ok(view);
-            }
-            if let Some(view) = self.look_up_stored(id).await? {
-                return Ok(view);
-            }
-            if is_ahead && let Some(view) = self.look_up_logged(id).await? {
-                return Ok(view);
-            }
-        }
-        Err(ApiError::not_found(
-            "task",
-            format!("{id}; it never was, or its result has expired"),
-        ))
-    }
-
-    async fn look_up_stored(&self, id: TaskId) -> Result<Option<TaskView>, ApiError> {
-        let store = &self.inner.store;
-        if let Some(task) = store.result(id).await.map_err(error::of_store)? {
-            return Ok(Some(view::of_finished(id.shard, task)));
-        }
-        if let Some(task) = store.dead_task(id).await.map_err(error::of_store)? {
-            return Ok(Some(view::of_dead(id.shard, task)));
-        }
-        let parked = store.parked_task(id).await.map_err(error::of_store)?;
-        Ok(parked.map(|task| view::of_parked(id.shard, task)))
-    }
-
-    async fn look_up_logged(&self, id: TaskId) -> Result<Option<TaskView>, ApiError> {
-        let bounds = self.inner.log.bounds(id.shard).await.map_err(error::of_log)?;
-        if !(bounds.start..bounds.end).contains(&id.offset) {
-            return Ok(None);
-        }
-        let mut records = Vec::new();
-        let read = async {
-            let mut reader = self.inner.log.read(id.shard, id.offset).await?;
-            reader
-                .next(ReadLimit { records: 1, bytes: 1 }, &mut records)
-                .await
-        };
-        match read.await {
-            Ok(()) => (),
-            Err(LogError::Truncated { .. }) => return Ok(None),
-            Err(problem) => return Err(error::of_log(problem)),
-        }
-        let record = records
-            .into_iter()
-            .next()
-            .filter(|record| record.offset == id.offset);
-        Ok(record.map(|record| view::of_record(id.shard, record)))
-    }
-
-    /// Has a shard change tasks, and waits until that is saved. Nothing is done, and the answer is `Err` with the mark of now, if what the
-    /// change stands on was read too early.
-    async fn change_all(
-        &self,
-        served: &Served,
-        shard: ShardId,
-        inputs: Vec<Input>,
-        read_at: Option<Mark>,
-    ) -> Result<Result<Vec<Answer>, Mark>, ApiError> {
-        let gone = || error::unavailable("the task's shard is moving to another node");
-        let change = |reply| Message::Change(shard.partition, inputs, read_at, reply);
-        let changed = served.mailbox.ask(change).await.ok_or_else(gone)?;
-        let Some(answers) = changed.answers else {
-            return Ok(Err(changed.mark));
-        };
-        if let Some(durable) = changed.durable {
-            saved(durable).await?.map_err(|_| gone())?;
-        }
-        if answers.contains(&Answer::Full) {
-            return Err(ApiError::Overloaded {
-                problem: "the pipeline has as many live tasks as its window holds; some of what was asked may be done".into(),
-                retry_after: Duration::from_secs(2),
-            });
-        }
-        Ok(Ok(answers))
-    }
-
-    /// Has a shard change a task, and waits until the change is saved.
-    async fn change(&self, served: &Served, shard: ShardId, input: Input) -> Result<Answer, ApiError> {
-        let answers = self.change_all(served, shard, vec![input], None).await?;
-        let answer = answers.ok().and_then(|answers| answers.into_iter().next());
-        Ok(answer.unwrap_or(Answer::Elsewhere))
-    }
-
-    /// Has a shard take in what the store has, which must not be older than what the shard has saved since. Answers what came of it, and the
-    /// lowest offset that was read.
-    async fn change_stored(
-        &self,
-        served: &Served,
-        shard: ShardId,
-        stored: &Stored,
-    ) -> Result<(Vec<Answer>, Option<Offset>), ApiError> {
-        // No shard has this mark, so the first time nothing is done.
-        let (mut mark, mut inputs, mut lowest) = (Mark::default(), Vec::new(), None);
-        for _ in 0..=MOST_READS {
-            match self.change_all(served, shard, inputs, Some(mark)).await? {
-                Ok(answers) => return Ok((answers, lowest)),
-                Err(now) => mark = now,
-            }
-            (inputs, lowest) = self.read_stored(shard, stored).await?;
-        }
-        Err(error::unavailable("the task's shard is too busy for this now"))
-    }
-
-    async fn read_stored(
-        &self,
-        shard: ShardId,
-        stored: &Stored,
-    ) -> Result<(Vec<Input>, Option<Offset>), ApiError> {
-        let store = &self.inner.store;
-        let dead = match stored {
-            Stored::Parked(id, input) => {
-                let parked = store.parked_task(*id).await.map_err(error::of_store)?;
-                let inputs = parked.map(|task| vec![Input::Fetch(task), input.clone()]);
-                return Ok((inputs.unwrap_or_default(), None));
-            }
-            Stored::Dead(offsets) => {
-                let mut dead = Vec::new();
-                for offset in offsets {
-                    dead.extend(
-                        store
-                            .dead_task(shard.task(*offset))
-                            .await
-                            .map_err(error::of_store)?,
-                    );
-                }
-                dead
-            }
-            Stored::DeadBelow(before) => store
-                .dead_tasks(shard, *before, DEAD_PAGE)
-                .await
-                .map_err(error::of_store)?,
-        };
-        let lowest = dead.last().map(|task| task.offset);
-        // What is not a task cannot live again.
-        let can_run = dead
-            .into_iter()
-            .filter(|task| task.reason != DeadReason::Undecodable);
-        Ok((can_run.map(Input::Revive).collect(), lowest))
-    }
-
-    /// Has a shard change a task that may be parked.
-    async fn change_anywhere(&self, served: &Served, id: TaskId, input: Input) -> Result<Answer, ApiError> {
-        let shard = Self::shard_of(served, id)?;
-        let answer = self.change(served, shard, input.clone()).await?;
-        if answer != Answer::Elsewhere {
-            return Ok(answer);
-        }
-        let parked = Stored::Parked(id, input);
-        let (answers, _) = self.change_stored(served, shard, &parked).await?;
-        Ok(answers.last().copied().unwrap_or(Answer::Elsewhere))
-    }
-
-    /// Brings dead letters of one shard back to life; answers how many, and the lowest offset among them.
-    async fn revive(
-        &self,
-        served: &Served,
-        shard: ShardId,
-        which: Stored,
-    ) -> Result<(u64, Option<Offset>), ApiError> {
-        let (answers, lowest) = self.change_stored(served, shard, &which).await?;
-        let revived = answers.iter().filter(|answer| **answer == Answer::Done);
-        Ok((revived.count() as u64, lowest))
-    }
-
     /// Tasks that run already for the keys of these: by the index of the task, the first one's id.
     async fn known_keys(&self, served: &Served, tasks: &[TaskSpec]) -> BTreeMap<usize, TaskId> {
         let mut asked: BTreeMap<Partition, Vec<(usize, KeyHash)>> = BTreeMap::new();
@@ -281,28 +75,9 @@ impl Node {
     }
 }
 
-/// What a shard is to take in from the store.
-enum Stored {
-    /// A parked task, to which something is to be done.
-    Parked(TaskId, Input),
-    /// These dead letters.
-    Dead(Vec<Offset>),
-    /// The highest dead letters below an offset, at most [`DEAD_PAGE`].
-    DeadBelow(Offset),
-}
-
 fn key_of(task: &TaskSpec) -> Option<KeyHash> {
     let key = task.options.as_ref()?.idempotency_key.as_ref()?;
     Some(KeyHash::of(key))
-}
-
-/// The ids by the shards that they lie in.
-fn by_shard(ids: &[TaskId]) -> BTreeMap<ShardId, Vec<Offset>> {
-    let mut shards: BTreeMap<ShardId, Vec<Offset>> = BTreeMap::new();
-    for id in ids {
-        shards.entry(id.shard).or_default().push(id.offset);
-    }
-    shards
 }
 
 #[async_trait]
@@ -591,16 +366,6 @@ impl TaskApi for Node {
             }
         }
         Ok(purged)
-    }
-}
-
-impl Node {
-    /// Has everything about the pipeline saved.
-    pub(super) async fn flush(&self, served: &Served) -> Result<(), ApiError> {
-        let flush =
-            |partition| self.change(served, ShardId::new(served.pipeline.id, partition), Input::Flush);
-        let all = (0..served.pipeline.partitions).map(Partition).map(flush);
-        futures::future::try_join_all(all).await.map(drop)
     }
 }
 
