@@ -241,14 +241,14 @@ impl World {
         if report.token.epoch > epoch {
             return true;
         }
+        // A row that is wanted later is of an attempt that was given up: it is the store's alone, and late words of it are not remembered.
+        let rows = self.store.shards.get(&partition);
+        let row = rows.and_then(|rows| rows.parked.get(&report.offset));
+        let is_parked = row.is_some_and(|row| row.wake_at > now);
         match node.machine.shard(partition).map(|shard| shard.find(report.offset)) {
-            None | Some(Found::Ahead) => report.offset >= hosted.log_end,
-            // While rows are loaded, a row that is wanted later was parked by this owner.
-            Some(Found::Elsewhere) => {
-                let rows = self.store.shards.get(&partition);
-                let row = rows.and_then(|rows| rows.parked.get(&report.offset));
-                hosted.recovered || row.is_some_and(|row| row.wake_at > now)
-            }
+            None => is_parked || report.offset >= hosted.log_end,
+            Some(Found::Ahead) => report.offset >= hosted.log_end,
+            Some(Found::Elsewhere) => is_parked || hosted.recovered,
             Some(_) => false,
         }
     }
