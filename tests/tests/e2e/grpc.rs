@@ -162,6 +162,11 @@ fn bad_calls_name_the_field_and_harm_nothing() {
     run(async {
         let mut world = World::start().await;
         let pipeline = world.pipeline("unary", json!({})).await;
+        // Until its shard is up, a call is answered with when to try again.
+        pipeline.submit(json!({})).await;
+        pipeline
+            .until_view("the shard is up", |view| view["counts"]["ready"] == 1)
+            .await;
         let mut worker = Unary::connect(&world, &pipeline, 1).await;
         let good = PollRequest {
             application: APPLICATION.into(),
