@@ -147,7 +147,7 @@ fn choose(pictures: &Pictures) -> anyhow::Result<Chart> {
     );
     let texts = [
         ("a sentence", "to be or not to be"),
-        ("an attack", "$(rm -rf /) `reboot` \"; exit 1 #'"),
+        ("an attack", "$(date) `hostname` \"; exit 1 #'"),
     ];
     let tasks = texts.map(|(name, text)| (name.to_owned(), json!({"text": text}), None));
     Ok(Chart {
