@@ -18,7 +18,7 @@ pub struct Checkpoint {
     pub made_at: Timestamp,
     /// Where the next activation starts to read: everything before is finished, dead or parked.
     pub resume: Offset,
-    /// What is known of the tasks from `resume` on; see [`crate::snapshot`].
+    /// What is known of the tasks from `resume` on; only a shard reads it.
     pub state: Bytes,
     /// Tasks that have ended since the last checkpoint, in the order in which they did. To be kept until `expire_results`.
     pub finished: Vec<FinishedTask>,
