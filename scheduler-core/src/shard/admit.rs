@@ -20,6 +20,8 @@ impl Shard {
         }
         if self.recovery.has_ended(offset) {
             self.ring.push(Entry::Done);
+            // The resume offset may go past it; else the span of a window that was made smaller might stay full of such.
+            self.mark_dirty();
             if self.parked.is_recovered() {
                 self.forget_early(offset, out);
             }
