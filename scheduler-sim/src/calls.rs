@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{NodeId, Offset, Partition, Tenure};
-use scheduler_core::outcome::{DeadTask, ParkedTask};
 use scheduler_core::key::SeenKey;
+use scheduler_core::outcome::{DeadTask, ParkedTask};
 use scheduler_core::port::log::{Bounds, ReadLimit};
 use scheduler_core::port::store::{Claimed, Saved};
 use scheduler_core::time::Timestamp;
@@ -62,7 +62,7 @@ pub(crate) enum StoreAnswer {
 }
 
 /// A call of the log by a node.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum LogCall {
     Bounds(Partition, u64),
     Read {
@@ -115,17 +115,22 @@ impl World {
         match &call.op {
             StoreOp::Claim(partition, node) => {
                 let claimed = self.store.claim(*partition, *node);
-                self.trace.note(&[20, partition.0.into(), claimed.epoch.0.into()], || {
-                    format!("store: node {} claims {partition:?}: {claimed:?}", call.node)
-                });
+                self.trace
+                    .note(&[20, partition.0.into(), claimed.epoch.0.into()], || {
+                        format!("store: node {} claims {partition:?}: {claimed:?}", call.node)
+                    });
                 StoreAnswer::Claimed(claimed)
             }
-            StoreOp::Save(checkpoints) => {
-                StoreAnswer::Saved(checkpoints.iter().map(|(checkpoint, _)| self.save(checkpoint)).collect())
-            }
+            StoreOp::Save(checkpoints) => StoreAnswer::Saved(
+                checkpoints
+                    .iter()
+                    .map(|(checkpoint, _)| self.save(checkpoint))
+                    .collect(),
+            ),
             StoreOp::Release(tenure, _) => {
-                self.trace
-                    .note(&[22, tenure.epoch.0.into()], || format!("store: {tenure:?} is released"));
+                self.trace.note(&[22, tenure.epoch.0.into()], || {
+                    format!("store: {tenure:?} is released")
+                });
                 self.store.release(*tenure);
                 StoreAnswer::Done
             }
@@ -189,16 +194,15 @@ impl World {
 
     /// A call of a node reaches the log.
     pub(crate) fn log_call(&mut self, node: usize, life: u32, call: LogCall) {
-        let is_away = self.now < self.log_away_until || !self.is_healed && self.rng.chance(self.plan.log.unavailable);
+        let is_away =
+            self.now < self.log_away_until || !self.is_healed && self.rng.chance(self.plan.log.unavailable);
         let mail = match call {
             LogCall::Bounds(partition, stay) => {
                 let bounds = (!is_away).then(|| self.log.bounds(partition));
                 Mail::Measured(partition, stay, bounds)
             }
             LogCall::Read {
-                partition,
-                forwarder,
-                ..
+                partition, forwarder, ..
             } if is_away => Mail::Records(partition, forwarder, Err(ReadError::Unavailable)),
             LogCall::Read {
                 partition,
@@ -207,7 +211,7 @@ impl World {
                 mut limit,
             } => {
                 // A fetch gives what is there, often less than was asked for.
-                limit.records = self.rng.range(1, limit.records as u64) as usize;
+                limit.records = 1 + self.rng.index(limit.records.max(1));
                 match self.log.read(partition, from, limit) {
                     Ok(records) if records.is_empty() => {
                         let again = LogCall::Read {
@@ -216,7 +220,10 @@ impl World {
                             from,
                             limit,
                         };
-                        self.log_waiters.entry(partition).or_default().push((node, life, again));
+                        self.log_waiters
+                            .entry(partition)
+                            .or_default()
+                            .push((node, life, again));
                         return;
                     }
                     Ok(records) => Mail::Records(partition, forwarder, Ok(records)),

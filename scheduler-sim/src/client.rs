@@ -27,7 +27,8 @@ impl World {
     }
 
     pub(crate) fn compose(&mut self) {
-        let partition = Partition(u32::try_from(self.rng.range(0, u64::from(self.plan.partitions) - 1)).unwrap_or(0));
+        let partition =
+            Partition(u32::try_from(self.rng.range(0, u64::from(self.plan.partitions) - 1)).unwrap_or(0));
         let tasks = self.rng.range(1, self.plan.batch);
         let bodies = (0..tasks).map(|_| self.compose_task()).collect();
         self.submissions_open += 1;
@@ -90,7 +91,8 @@ impl World {
     /// A submission reaches the log.
     pub(crate) fn append(&mut self, submission: Submission) {
         let again = self.now + self.rng.range(50, 2_000);
-        let is_away = self.now < self.log_away_until || !self.is_healed && self.rng.chance(self.plan.log.unavailable);
+        let is_away =
+            self.now < self.log_away_until || !self.is_healed && self.rng.chance(self.plan.log.unavailable);
         if is_away {
             return self.queue.push(again, Happening::Append(submission));
         }

@@ -89,7 +89,10 @@ impl Coverage {
 
     /// What was never reached.
     pub fn missed(&self) -> Vec<&'static str> {
-        self.counts().filter(|(_, count)| *count == 0).map(|(text, _)| text).collect()
+        self.counts()
+            .filter(|(_, count)| *count == 0)
+            .map(|(text, _)| text)
+            .collect()
     }
 
     /// Everything, with how often it was reached.

@@ -21,7 +21,12 @@ struct Part {
 }
 
 impl Log {
-    pub(crate) fn append(&mut self, partition: Partition, appended_at: Timestamp, body: RecordBody) -> Offset {
+    pub(crate) fn append(
+        &mut self,
+        partition: Partition,
+        appended_at: Timestamp,
+        body: RecordBody,
+    ) -> Offset {
         let part = self.partitions.entry(partition).or_default();
         let offset = part.end;
         part.end = offset.next();

@@ -80,8 +80,12 @@ fn broken(history: &History) -> Option<String> {
 
 fn differs(history: &History, arguments: &Arguments) -> Option<String> {
     let again = arguments.check_determinism.then(|| run(history.seed, false))?;
-    (again.hash != history.hash)
-        .then(|| format!("seed {}: two runs differ: the simulator is not deterministic", history.seed))
+    (again.hash != history.hash).then(|| {
+        format!(
+            "seed {}: two runs differ: the simulator is not deterministic",
+            history.seed
+        )
+    })
 }
 
 #[derive(Default)]
@@ -97,8 +101,14 @@ fn many(arguments: &Arguments) -> ExitCode {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or_default() << 20
     });
-    let seeds = if arguments.minutes.is_some() { u64::MAX - from } else { arguments.seeds };
-    let over = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+    let seeds = if arguments.minutes.is_some() {
+        u64::MAX - from
+    } else {
+        arguments.seeds
+    };
+    let over = arguments
+        .minutes
+        .map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
     let next = AtomicU64::new(0);
@@ -131,9 +141,15 @@ fn many(arguments: &Arguments) -> ExitCode {
             });
         }
     });
-    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sum = sum
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     report(&sum, from, next.into_inner(), started.elapsed(), arguments);
-    if sum.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sum.broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

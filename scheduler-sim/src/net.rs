@@ -93,7 +93,11 @@ impl World {
                 let Some(hello) = hello else {
                     return self.oracle.fail("protocol", "a hello is not well formed".into());
                 };
-                let session = if lives { self.attach(node, conn, hello) } else { None };
+                let session = if lives {
+                    self.attach(node, conn, hello)
+                } else {
+                    None
+                };
                 if session.is_none() {
                     return self.hang_up(conn);
                 }
@@ -101,7 +105,9 @@ impl World {
             }
             Frame::Up(said) => {
                 let Some(command) = wire::command(said) else {
-                    return self.oracle.fail("protocol", "a message is not well formed".into());
+                    return self
+                        .oracle
+                        .fail("protocol", "a message is not well formed".into());
                 };
                 if let Some(session) = session {
                     self.mail(node, node_life, Mail::Commands(session, vec![command]));

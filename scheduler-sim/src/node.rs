@@ -76,6 +76,7 @@ pub(crate) enum ReadError {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a process may be in many ways")]
 pub(crate) struct Node {
     pub(crate) life: u32,
     pub(crate) is_up: bool,
@@ -165,7 +166,8 @@ impl World {
             paused: self.pipeline_is_paused,
             ..Node::down(policy)
         };
-        self.trace.note(&[1, index as u64], || format!("node {index} starts, life {life}"));
+        self.trace
+            .note(&[1, index as u64], || format!("node {index} starts, life {life}"));
         let joins = self.now + self.rng.range(10, 1_000);
         self.queue
             .push(joins, Happening::Placement(PlacementStep::Join((index, life))));
@@ -181,7 +183,8 @@ impl World {
             life: life + 1,
             ..Node::down(policy)
         };
-        self.trace.note(&[2, index as u64], || format!("node {index} is gone"));
+        self.trace
+            .note(&[2, index as u64], || format!("node {index} is gone"));
         self.oracle.node_gone(index);
         for conn in sessions {
             self.cut(conn);
@@ -222,7 +225,9 @@ impl World {
         let taken = node.mail.len().min(BATCH);
         node.restless = if taken == 0 { node.restless + 1 } else { 0 };
         if node.restless > RESTLESS {
-            return self.oracle.fail("rest", format!("node {index} wakes up all the time"));
+            return self
+                .oracle
+                .fail("rest", format!("node {index} wakes up all the time"));
         }
         for _ in 0..taken {
             if let Some(mail) = self.nodes[index].mail.pop_front() {
@@ -257,20 +262,25 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of mail")]
     fn take(&mut self, index: usize, now: Timestamp, mail: Mail) {
         match mail {
-            Mail::Records(partition, forwarder, records) => self.records(index, now, partition, forwarder, records),
+            Mail::Records(partition, forwarder, records) => {
+                self.records(index, now, partition, forwarder, records);
+            }
             Mail::ReadAgain(partition, forwarder) => self.read_again(index, partition, forwarder),
             Mail::Commands(session, commands) => {
-                self.trace.note(&[6, index as u64, session.0, commands.len() as u64], || {
-                    format!("node {index} hears from {session:?}: {commands:?}")
-                });
+                self.trace
+                    .note(&[6, index as u64, session.0, commands.len() as u64], || {
+                        format!("node {index} hears from {session:?}: {commands:?}")
+                    });
                 self.oracle_commands(index, now, session, &commands);
                 self.event(index, now, Event::Commands(session, commands));
             }
             Mail::Open(session, hello) => {
-                self.trace
-                    .note(&[7, index as u64, session.0], || format!("node {index} opens {session:?}: {hello:?}"));
+                self.trace.note(&[7, index as u64, session.0], || {
+                    format!("node {index} opens {session:?}: {hello:?}")
+                });
                 self.oracle_hello(index, now, session, &hello);
                 self.event(index, now, Event::Open(session, hello));
                 if self.nodes[index].is_stopping {
@@ -278,8 +288,9 @@ impl World {
                 }
             }
             Mail::Close(session) => {
-                self.trace
-                    .note(&[8, index as u64, session.0], || format!("node {index} closes {session:?}"));
+                self.trace.note(&[8, index as u64, session.0], || {
+                    format!("node {index} closes {session:?}")
+                });
                 self.nodes[index].sessions.remove(&session);
                 self.oracle.session_over(index, session);
                 self.event(index, now, Event::Close(session));
@@ -344,7 +355,14 @@ impl World {
                 let life = node.life;
                 let patience = self.now + self.rng.range(100, 20_000);
                 let mail = Mail::DrainIsOver;
-                self.queue.push(patience, Happening::Mail { node: index, life, mail });
+                self.queue.push(
+                    patience,
+                    Happening::Mail {
+                        node: index,
+                        life,
+                        mail,
+                    },
+                );
             }
             Mail::DrainIsOver => self.drain_is_over(index, now),
         }
@@ -537,8 +555,14 @@ impl World {
             }
             Err(ReadError::Unavailable) => {
                 let mail = Mail::ReadAgain(partition, forwarder);
-                self.queue
-                    .push(self.now + 500, Happening::Mail { node: index, life, mail });
+                self.queue.push(
+                    self.now + 500,
+                    Happening::Mail {
+                        node: index,
+                        life,
+                        mail,
+                    },
+                );
             }
             Err(ReadError::Truncated { start }) => {
                 let (from, tenure) = (found.next, hosted.activation.tenure());

@@ -167,7 +167,9 @@ impl Oracle {
         if tenure.map(|tenure| tenure.epoch) == stored {
             self.fail(
                 "log",
-                format!("the owner of {partition:?} wants to read from {from:?}, and the log begins at {start:?}"),
+                format!(
+                    "the owner of {partition:?} wants to read from {from:?}, and the log begins at {start:?}"
+                ),
             );
         }
     }
@@ -180,7 +182,13 @@ impl Oracle {
 
 impl World {
     /// A worker opens a session with what it holds and has reported.
-    pub(crate) fn oracle_hello(&mut self, node: usize, now: Timestamp, session: SessionId, hello: &WorkerHello) {
+    pub(crate) fn oracle_hello(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        hello: &WorkerHello,
+    ) {
         if !hello.held.is_empty() {
             self.coverage.hit(Point::HelloHeld);
         }
@@ -199,7 +207,13 @@ impl World {
     }
 
     /// A shard comes up: it is told what workers said before.
-    pub(crate) fn oracle_activate(&mut self, node: usize, now: Timestamp, partition: Partition, epoch: Epoch) {
+    pub(crate) fn oracle_activate(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        partition: Partition,
+        epoch: Epoch,
+    ) {
         let Some(hosted) = self.nodes[node].hosted.get(&partition) else {
             return;
         };
@@ -219,7 +233,14 @@ impl World {
         }
     }
 
-    fn introduce_to(&mut self, node: usize, now: Timestamp, session: SessionId, partition: Partition, epoch: Epoch) {
+    fn introduce_to(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    ) {
         let Some((worker, held, mut reports)) = self.oracle.said.present(node, session, partition) else {
             return;
         };
@@ -233,7 +254,14 @@ impl World {
     }
 
     /// Whether nobody has to remember what a worker says: the task is the store's alone, or another owner's.
-    fn is_void(&self, node: usize, now: Timestamp, partition: Partition, epoch: Epoch, report: &Saying) -> bool {
+    fn is_void(
+        &self,
+        node: usize,
+        now: Timestamp,
+        partition: Partition,
+        epoch: Epoch,
+        report: &Saying,
+    ) -> bool {
         let node = &self.nodes[node];
         let Some(hosted) = node.hosted.get(&partition) else {
             return true;
@@ -245,7 +273,11 @@ impl World {
         let rows = self.store.shards.get(&partition);
         let row = rows.and_then(|rows| rows.parked.get(&report.offset));
         let is_parked = row.is_some_and(|row| row.wake_at > now);
-        match node.machine.shard(partition).map(|shard| shard.find(report.offset)) {
+        match node
+            .machine
+            .shard(partition)
+            .map(|shard| shard.find(report.offset))
+        {
             None => is_parked || report.offset >= hosted.log_end,
             Some(Found::Ahead) => report.offset >= hosted.log_end,
             Some(Found::Elsewhere) => is_parked || hosted.recovered,
@@ -309,7 +341,14 @@ impl World {
                     for lease in leases {
                         let (partition, offset, token) = (lease.partition, lease.offset, lease.token);
                         self.trace.note(
-                            &[50, node as u64, partition.0.into(), offset.0, token.epoch.0.into(), token.attempt.0.into()],
+                            &[
+                                50,
+                                node as u64,
+                                partition.0.into(),
+                                offset.0,
+                                token.epoch.0.into(),
+                                token.attempt.0.into(),
+                            ],
                             || format!("node {node} leases {partition:?} {offset:?} {token:?} to {worker:?}"),
                         );
                         if token.attempt.0 > 1 {
@@ -330,10 +369,13 @@ impl World {
                 }
                 Effect::Tell(session, WorkerEvent::Stop(stopped)) => {
                     for lease in stopped {
-                        self.trace.note(&[51, node as u64, lease.partition.0.into(), lease.offset.0], || {
-                            format!("node {node} stops {lease:?} of {session:?}")
-                        });
-                        self.oracle.leases.stopped(lease.partition, lease.offset, lease.token);
+                        self.trace.note(
+                            &[51, node as u64, lease.partition.0.into(), lease.offset.0],
+                            || format!("node {node} stops {lease:?} of {session:?}"),
+                        );
+                        self.oracle
+                            .leases
+                            .stopped(lease.partition, lease.offset, lease.token);
                     }
                 }
                 Effect::Tell(
@@ -345,9 +387,12 @@ impl World {
                     },
                 ) => {
                     self.coverage.hit(Point::Settled);
-                    self.trace.note(&[52, node as u64, session.0, partition.0.into(), *count], || {
-                        format!("node {node} settles {count} of {session:?} for {partition:?} under {epoch:?}")
-                    });
+                    self.trace
+                        .note(&[52, node as u64, session.0, partition.0.into(), *count], || {
+                            format!(
+                                "node {node} settles {count} of {session:?} for {partition:?} under {epoch:?}"
+                            )
+                        });
                     let settled = settled::check(
                         &self.oracle.said,
                         &self.oracle.revived,
@@ -382,8 +427,20 @@ impl World {
         for (is_there, point) in [
             (!checkpoint.unparked.is_empty(), Point::Unparked),
             (!checkpoint.dead.is_empty(), Point::Dead),
-            (checkpoint.parked.iter().any(|task| task.wake_at > Timestamp::ZERO), Point::Parked),
-            (checkpoint.parked.iter().any(|task| task.wake_at == Timestamp::ZERO), Point::Carried),
+            (
+                checkpoint
+                    .parked
+                    .iter()
+                    .any(|task| task.wake_at > Timestamp::ZERO),
+                Point::Parked,
+            ),
+            (
+                checkpoint
+                    .parked
+                    .iter()
+                    .any(|task| task.wake_at == Timestamp::ZERO),
+                Point::Carried,
+            ),
         ] {
             if is_there {
                 self.coverage.hit(point);
@@ -425,14 +482,34 @@ impl World {
 
     /// Whether every task has ended and is saved, and every worker knows.
     pub(crate) fn all_has_ended(&self) -> bool {
-        self.oracle.lost.all_ended(&self.store) && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
+        self.oracle.lost.all_ended(&self.store)
+            && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
     }
 
     /// Why that is not so, for people.
     pub(crate) fn why_not_ended(&self) -> String {
-        let unsettled: Vec<usize> = self.workers.iter().map(|worker| worker.session.unsettled()).collect();
+        let unsettled: Vec<usize> = self
+            .workers
+            .iter()
+            .map(|worker| worker.session.unsettled())
+            .collect();
+        let shards: Vec<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.machine.shards())
+            .map(|shard| {
+                format!(
+                    "{} up to {:?} with {:?}, room {:?}, due {:?}",
+                    shard.tenure().shard,
+                    shard.tail(),
+                    shard.counts(),
+                    shard.room(),
+                    shard.next_deadline()
+                )
+            })
+            .collect();
         format!(
-            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; submissions that wait: {}",
+            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; submissions that wait: {}; shards: {shards:?}",
             self.oracle.lost.not_ended(&self.store),
             self.submissions_open
         )

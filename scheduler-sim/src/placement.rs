@@ -12,7 +12,7 @@ use crate::world::{Happening, World};
 pub(crate) type Member = (usize, u32);
 
 /// Something for the coordinator.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Join(Member),
     /// The member has been silent too long, if it still is.
@@ -126,7 +126,11 @@ impl World {
             return;
         }
         for partition in (0..self.plan.partitions).map(Partition) {
-            let shift = if self.plan.together { 0 } else { partition.0 as usize };
+            let shift = if self.plan.together {
+                0
+            } else {
+                partition.0 as usize
+            };
             let wanted = members[(self.placement.turn + shift) % members.len()];
             match self.placement.owners.get(&partition).copied() {
                 None => {

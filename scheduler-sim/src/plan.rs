@@ -162,7 +162,11 @@ impl Plan {
             delayed: some(rng, 0, 400),
             deadline: some(rng, 0, 200),
             keyed: some(rng, 1, 300),
-            longest: if strict { 5_000 } else { rng.skewed(50, longest_run * 3 / 2) },
+            longest: if strict {
+                5_000
+            } else {
+                rng.skewed(50, longest_run * 3 / 2)
+            },
             max_params: rng.skewed(2, 2_000),
         };
         let every_call = rng.range(1, 40);
@@ -171,7 +175,11 @@ impl Plan {
             partitions: u32::try_from(*rng.pick(&[1, 1, 2, 3])).unwrap_or(1),
             workers: nodes + rng.index(3),
             concurrency: u32::try_from(rng.skewed(1, 16)).unwrap_or(1),
-            max_unsettled: if rng.chance(200) { rng.index(20) + 1 } else { 100_000 },
+            max_unsettled: if rng.chance(200) {
+                rng.index(20) + 1
+            } else {
+                100_000
+            },
             grace: Duration::from_millis(if strict { 10_000 } else { rng.skewed(1, 10_000) }),
             heal_at,
             end_by: heal_at + 3_600_000,
@@ -205,7 +213,10 @@ impl Plan {
             together: rng.chance(500),
             session_timeout: rng.range(500, 10_000),
             revoke_timeout: rng.range(500, 20_000),
-            backoff: (rng.range(50, 200), if strict { 1_000 } else { rng.skewed(200, 10_000) }),
+            backoff: (
+                rng.range(50, 200),
+                if strict { 1_000 } else { rng.skewed(200, 10_000) },
+            ),
             policy: Arc::new(policy),
             strict,
         }
@@ -229,7 +240,7 @@ pub(crate) fn policy(rng: &mut Rng, strict: bool) -> PipelinePolicy {
         timeouts: if strict {
             Timeouts {
                 run: Duration::from_mins(10),
-                heartbeat: Duration::from_secs(60),
+                heartbeat: Duration::from_mins(1),
                 ..Timeouts::default()
             }
         } else {

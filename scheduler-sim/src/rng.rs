@@ -21,7 +21,7 @@ impl Rng {
 
     /// A number from `low` to `high` whose magnitude is drawn first, so that small ones come often.
     pub(crate) fn skewed(&mut self, low: u64, high: u64) -> u64 {
-        let bits = self.range(0, 63 - (high - low + 1).leading_zeros() as u64);
+        let bits = self.range(0, 63 - u64::from((high - low + 1).leading_zeros()));
         let most = low + ((1u64 << (bits + 1)) - 1).min(high - low);
         self.range(low, most)
     }

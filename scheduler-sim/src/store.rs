@@ -1,6 +1,6 @@
 //! The store, as its contract says: claims by compare-and-set, atomic saves with fencing, rows by time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ pub(crate) struct ShardRows {
     pub(crate) dead: BTreeMap<Offset, DeadTask>,
     pub(crate) parked: BTreeMap<Offset, ParkedTask>,
     pub(crate) keys: Vec<SeenKey>,
-    by_time: BTreeMap<(Timestamp, Offset), ()>,
+    by_time: BTreeSet<(Timestamp, Offset)>,
 }
 
 impl Store {
@@ -93,7 +93,7 @@ impl Store {
         }
         for task in &checkpoint.parked {
             rows.unpark(task.offset);
-            rows.by_time.insert((task.wake_at, task.offset), ());
+            rows.by_time.insert((task.wake_at, task.offset));
             rows.parked.insert(task.offset, task.clone());
         }
         (Saved::Done, true)
@@ -114,10 +114,13 @@ impl Store {
         limit: usize,
     ) -> Vec<ParkedTask> {
         let rows = self.shard(partition);
-        let from = after.map_or((Timestamp::ZERO, Offset::ZERO), |(at, offset)| (at, offset.next()));
-        let keys = rows.by_time.range(from..).map(|(key, ())| *key);
+        let from = after.map_or((Timestamp::ZERO, Offset::ZERO), |(at, offset)| {
+            (at, offset.next())
+        });
+        let keys = rows.by_time.range(from..).copied();
         let due = keys.take_while(|(at, _)| *at <= until).take(limit);
-        due.filter_map(|(_, offset)| rows.parked.get(&offset).cloned()).collect()
+        due.filter_map(|(_, offset)| rows.parked.get(&offset).cloned())
+            .collect()
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use scheduler_proto::worker::Lease;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_proto::worker::session_response::Kind as Told;
-use scheduler_proto::worker::Lease;
 use scheduler_sdk::session::{Input, LeaseKey, Output, Session, SessionConfig};
 
 use crate::clock::Clock;
@@ -101,8 +101,9 @@ impl World {
             attempts: self.rng.index(self.plan.nodes),
             ..Worker::down()
         };
-        self.trace
-            .note(&[30, index as u64], || format!("worker {index} starts, life {life}"));
+        self.trace.note(&[30, index as u64], || {
+            format!("worker {index} starts, life {life}")
+        });
         self.wake_worker(index, self.now);
     }
 
@@ -113,7 +114,8 @@ impl World {
             life: life + 1,
             ..Worker::down()
         };
-        self.trace.note(&[31, index as u64], || format!("worker {index} is gone"));
+        self.trace
+            .note(&[31, index as u64], || format!("worker {index} is gone"));
         if let Some(conn) = conn {
             if self.rng.chance(700) {
                 self.cut(conn);
@@ -313,7 +315,14 @@ impl World {
         self.workers[index].failures = 0;
         let what = lease.params.first().copied().unwrap_or(kind::QUICK);
         self.trace.note(
-            &[33, index as u64, key.partition.into(), key.offset, key.epoch.into(), key.attempt.into()],
+            &[
+                33,
+                index as u64,
+                key.partition.into(),
+                key.offset,
+                key.epoch.into(),
+                key.attempt.into(),
+            ],
             || format!("worker {index} starts {key:?}, kind {what}"),
         );
         self.oracle_started(index, key);
@@ -327,7 +336,11 @@ impl World {
                 return self.crash_worker(index);
             }
             kind::LONG => (Some(long), succeeded, true),
-            kind::FLAKY => (Some(quick), if self.rng.chance(500) { succeeded } else { failed }, true),
+            kind::FLAKY => (
+                Some(quick),
+                if self.rng.chance(500) { succeeded } else { failed },
+                true,
+            ),
             kind::FAILING => (Some(quick), failed, true),
             kind::REJECTING => (Some(quick), Outcome::Rejected("as drawn".into()), true),
             kind::HANGING => (None, failed, true),
@@ -363,7 +376,13 @@ impl World {
         let ended: Vec<_> = self.workers[index].running.extract_if(.., is_over).collect();
         for (lease, Running { outcome, .. }) in ended {
             self.trace.note(
-                &[34, index as u64, lease.partition.into(), lease.offset, lease.attempt.into()],
+                &[
+                    34,
+                    index as u64,
+                    lease.partition.into(),
+                    lease.offset,
+                    lease.attempt.into(),
+                ],
                 || format!("worker {index} ended {lease:?}: {outcome:?}"),
             );
             self.oracle_ended(index, lease, &outcome);
@@ -380,7 +399,8 @@ impl World {
             self.coverage.hit(Point::WorkerDrain);
             let life = worker.life;
             let over = self.now + DRAIN_TIMEOUT;
-            self.queue.push(over, Happening::EndWorker { worker: index, life });
+            self.queue
+                .push(over, Happening::EndWorker { worker: index, life });
             self.wake_worker(index, self.now);
         }
     }
@@ -395,5 +415,4 @@ impl World {
             }
         }
     }
-
 }

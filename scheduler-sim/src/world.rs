@@ -130,7 +130,8 @@ impl World {
             self.trace.at(at);
             self.happen(happening);
             if self.steps > MOST_STEPS {
-                self.oracle.fail("rest", format!("{MOST_STEPS} steps were not enough"));
+                self.oracle
+                    .fail("rest", format!("{MOST_STEPS} steps were not enough"));
             }
             if self.is_over || self.oracle.has_failed() {
                 return;

@@ -2,9 +2,9 @@
 
 use scheduler_core::activation::{Activation, Step};
 use scheduler_core::id::{CheckpointId, Offset, Partition, Tenure};
+use scheduler_core::key::SeenKey;
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::log::{Bounds, ReadLimit};
-use scheduler_core::key::SeenKey;
 use scheduler_core::port::store::{Claimed, PreviousOwner};
 use scheduler_core::shard::{Input, Shard};
 use scheduler_core::time::Timestamp;
@@ -63,7 +63,11 @@ impl World {
         let (activation, step) = Activation::begin(shard_id(partition), policy, self.plan.grace);
         node.quarantined.remove(&partition);
         let hosted = Hosted {
-            activation: if insist { activation.insisting() } else { activation },
+            activation: if insist {
+                activation.insisting()
+            } else {
+                activation
+            },
             forwarder: None,
             has_records: false,
             stay,
@@ -99,7 +103,13 @@ impl World {
             .is_some_and(|hosted| hosted.stay == stay)
     }
 
-    pub(super) fn bounds_read(&mut self, index: usize, partition: Partition, stay: u64, bounds: Option<Bounds>) {
+    pub(super) fn bounds_read(
+        &mut self,
+        index: usize,
+        partition: Partition,
+        stay: u64,
+        bounds: Option<Bounds>,
+    ) {
         if !self.stays(index, partition, stay) {
             return;
         }
@@ -107,7 +117,14 @@ impl World {
             let life = self.nodes[index].life;
             let mail = Mail::Measure(partition, stay);
             let again = self.now + self.rng.range(50, 5_000);
-            return self.queue.push(again, Happening::Mail { node: index, life, mail });
+            return self.queue.push(
+                again,
+                Happening::Mail {
+                    node: index,
+                    life,
+                    mail,
+                },
+            );
         };
         self.new_store_call(index, stay, StoreOp::Keys(partition, bounds));
     }
@@ -131,15 +148,19 @@ impl World {
                 self.step(index, now, partition, step);
                 self.event(index, now, Event::Shard(partition, Input::Keys(keys)));
             }
-            Err(damage) => self
-                .oracle
-                .fail("state", format!("the saved state of {partition:?} cannot be read: {damage}")),
+            Err(damage) => self.oracle.fail(
+                "state",
+                format!("the saved state of {partition:?} cannot be read: {damage}"),
+            ),
         }
     }
 
     /// Does what an activation wants done.
     fn step(&mut self, index: usize, now: Timestamp, partition: Partition, step: Step) {
-        let stay = self.nodes[index].hosted.get(&partition).map_or(0, |hosted| hosted.stay);
+        let stay = self.nodes[index]
+            .hosted
+            .get(&partition)
+            .map_or(0, |hosted| hosted.stay);
         match step {
             Step::Claim => {
                 let node = self.nodes[index].id;
@@ -154,8 +175,10 @@ impl World {
             } => {
                 // Who was replaced meanwhile may find that its follower has truncated the log.
                 if missing > 0 && shard.tenure().epoch.0 == self.store.shard(partition).epoch {
-                    self.oracle
-                        .fail("log", format!("{missing} records of {partition:?} are gone before their time"));
+                    self.oracle.fail(
+                        "log",
+                        format!("{missing} records of {partition:?} are gone before their time"),
+                    );
                 }
                 let node = &mut self.nodes[index];
                 let epoch = shard.tenure().epoch;
@@ -179,9 +202,13 @@ impl World {
                 if epoch.0 >= 5 {
                     self.coverage.hit(Point::ManyRecoveries);
                 }
-                self.trace.note(&[10, index as u64, partition.0.into(), epoch.0.into()], || {
-                    format!("node {index} runs {partition:?} from {from:?} under {epoch:?}, last owner {:?}", hosted.previous)
-                });
+                self.trace
+                    .note(&[10, index as u64, partition.0.into(), epoch.0.into()], || {
+                        format!(
+                            "node {index} runs {partition:?} from {from:?} under {epoch:?}, last owner {:?}",
+                            hosted.previous
+                        )
+                    });
                 self.oracle_activate(index, now, partition, epoch);
                 self.event(index, now, Event::Activate(shard));
                 if is_leaving {
@@ -200,8 +227,9 @@ impl World {
                 } else {
                     self.nodes[index].quarantined.insert(partition);
                 }
-                self.trace
-                    .note(&[11, partition.0.into()], || format!("{partition:?} is quarantined"));
+                self.trace.note(&[11, partition.0.into()], || {
+                    format!("{partition:?} is quarantined")
+                });
             }
             Step::Nothing => (),
         }
@@ -268,8 +296,14 @@ impl World {
         let node = &self.nodes[index];
         if node.assigned.contains(&partition) {
             let (life, mail) = (node.life, Mail::Reclaim(partition));
-            self.queue
-                .push(self.now + RECLAIM_AFTER, Happening::Mail { node: index, life, mail });
+            self.queue.push(
+                self.now + RECLAIM_AFTER,
+                Happening::Mail {
+                    node: index,
+                    life,
+                    mail,
+                },
+            );
         }
     }
 

@@ -61,7 +61,13 @@ impl World {
     }
 
     /// Takes the store's answer.
-    pub(super) fn stored(&mut self, index: usize, now: Timestamp, mut call: StoreCall, answer: Option<StoreAnswer>) {
+    pub(super) fn stored(
+        &mut self,
+        index: usize,
+        now: Timestamp,
+        mut call: StoreCall,
+        answer: Option<StoreAnswer>,
+    ) {
         let Some(answer) = answer else {
             if let StoreOp::Row(_) | StoreOp::Dead(_) = call.op {
                 // Whoever asked is told that the store is away.
@@ -71,7 +77,14 @@ impl World {
             call.pause = (pause * 2).min(LONGEST_PAUSE);
             let (life, mail) = (call.life, Mail::Again(call));
             let at = self.now + pause;
-            return self.queue.push(at, Happening::Mail { node: index, life, mail });
+            return self.queue.push(
+                at,
+                Happening::Mail {
+                    node: index,
+                    life,
+                    mail,
+                },
+            );
         };
         match (call.op, answer) {
             (StoreOp::Claim(partition, _), StoreAnswer::Claimed(claimed)) => {
@@ -105,12 +118,7 @@ impl World {
                     self.released(index, tenure.shard.partition);
                 }
             }
-            (
-                StoreOp::Page {
-                    partition, after, ..
-                },
-                StoreAnswer::Rows(rows),
-            ) => {
+            (StoreOp::Page { partition, after, .. }, StoreAnswer::Rows(rows)) => {
                 let rows = Arc::new(rows);
                 let last = rows.last().map(|task| (task.wake_at, task.offset)).or(after);
                 let op = StoreOp::Next {
@@ -139,7 +147,11 @@ impl World {
                         self.coverage.hit(Point::NextPage);
                     }
                 }
-                self.event(index, now, Event::Shard(partition, Input::Unpark { tasks, next_wake }));
+                self.event(
+                    index,
+                    now,
+                    Event::Shard(partition, Input::Unpark { tasks, next_wake }),
+                );
             }
             (StoreOp::Row(request), StoreAnswer::Row(row)) => self.row_read(index, &request, row),
             (StoreOp::Dead(request), StoreAnswer::Dead(row)) => self.dead_read(index, &request, row),

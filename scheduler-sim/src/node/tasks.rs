@@ -65,9 +65,12 @@ impl Request {
 impl World {
     pub(super) fn change(&mut self, index: usize, now: Timestamp, mut request: Request) {
         let (partition, offset) = (request.partition, request.offset);
-        let mark = self.nodes[index].hosted.get(&partition).map_or(0, |hosted| hosted.mark);
+        let mark = self.nodes[index]
+            .hosted
+            .get(&partition)
+            .map_or(0, |hosted| hosted.mark);
         match std::mem::replace(&mut request.stage, Stage::Done) {
-            Stage::First if request.change == Change::Redrive => self.read_row(index, request, mark, 1),
+            Stage::First if request.change == Change::Redrive => self.read_row(index, &request, mark, 1),
             Stage::First => {
                 let answer = self.tell_shard(index, now, partition, request.input());
                 match answer {
@@ -77,14 +80,14 @@ impl World {
                         }
                         self.durable(index, now, request);
                     }
-                    Answer::Elsewhere => self.read_row(index, request, mark, 1),
+                    Answer::Elsewhere => self.read_row(index, &request, mark, 1),
                     Answer::Late | Answer::Full => (),
                 }
             }
             Stage::Parked(_, read_at, reads) | Stage::Dead(_, read_at, reads) if read_at != mark => {
                 self.coverage.hit(Point::FetchAgain);
                 if reads < MOST_READS {
-                    self.read_row(index, request, mark, reads + 1);
+                    self.read_row(index, &request, mark, reads + 1);
                 }
             }
             Stage::Parked(row, ..) => {
@@ -112,7 +115,7 @@ impl World {
         }
     }
 
-    fn read_row(&mut self, index: usize, request: Request, mark: u64, reads: u32) {
+    fn read_row(&mut self, index: usize, request: &Request, mark: u64, reads: u32) {
         let request = request.at(Stage::Read(mark, reads));
         let op = if request.change == Change::Redrive {
             StoreOp::Dead(request)
@@ -140,7 +143,14 @@ impl World {
         let life = self.nodes[index].life;
         let at = self.now + self.rng.range(0, 2);
         let mail = Mail::Change(request);
-        self.queue.push(at, Happening::Mail { node: index, life, mail });
+        self.queue.push(
+            at,
+            Happening::Mail {
+                node: index,
+                life,
+                mail,
+            },
+        );
     }
 
     fn tell_shard(&mut self, index: usize, now: Timestamp, partition: Partition, input: Input) -> Answer {

@@ -15,7 +15,12 @@ pub(super) struct Accounts {
 
 impl Accounts {
     /// A checkpoint is stored: what it names has one place, and everything before its resume offset has one.
-    pub(super) fn saved(&mut self, rows: &ShardRows, checkpoint: &Checkpoint, log: &Lost) -> Result<(), String> {
+    pub(super) fn saved(
+        &mut self,
+        rows: &ShardRows,
+        checkpoint: &Checkpoint,
+        log: &Lost,
+    ) -> Result<(), String> {
         let partition = checkpoint.tenure.shard.partition;
         let named = checkpoint
             .finished
@@ -27,14 +32,22 @@ impl Accounts {
             .chain(checkpoint.unparked.iter().copied());
         for offset in named {
             if !log.has(partition, offset) {
-                return Err(format!("{partition:?} {offset:?} is in a checkpoint and was never in the log"));
+                return Err(format!(
+                    "{partition:?} {offset:?} is in a checkpoint and was never in the log"
+                ));
             }
             let places = places(rows, offset);
             if places.len() > 1 || places.is_empty() && offset < checkpoint.resume {
-                return Err(format!("{partition:?} {offset:?} is in {places:?} once {:?} is saved", checkpoint.id));
+                return Err(format!(
+                    "{partition:?} {offset:?} is in {places:?} once {:?} is saved",
+                    checkpoint.id
+                ));
             }
         }
-        let from = self.resume.insert(partition, checkpoint.resume).unwrap_or_default();
+        let from = self
+            .resume
+            .insert(partition, checkpoint.resume)
+            .unwrap_or_default();
         for offset in log.between(partition, from, checkpoint.resume) {
             let places = places(rows, offset);
             if places.len() != 1 {

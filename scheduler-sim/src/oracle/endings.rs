@@ -17,20 +17,30 @@ pub(super) fn check_save(store: &mut Store, checkpoint: &Checkpoint) -> Result<(
     let mut ended = BTreeSet::new();
     for task in &checkpoint.finished {
         if !ended.insert(task.offset) {
-            return Err(format!("{partition:?} {:?} ends twice in a checkpoint", task.offset));
+            return Err(format!(
+                "{partition:?} {:?} ends twice in a checkpoint",
+                task.offset
+            ));
         }
         if let Some(before) = rows.results.get(&task.offset)
             && before != task
         {
-            return Err(format!("the result of {partition:?} changes from {before:?} to {task:?}"));
+            return Err(format!(
+                "the result of {partition:?} changes from {before:?} to {task:?}"
+            ));
         }
     }
     for task in &checkpoint.dead {
         if !ended.insert(task.offset) {
-            return Err(format!("{partition:?} {:?} ends twice in a checkpoint", task.offset));
+            return Err(format!(
+                "{partition:?} {:?} ends twice in a checkpoint",
+                task.offset
+            ));
         }
         if let Some(before) = rows.results.get(&task.offset) {
-            return Err(format!("the result of {partition:?} changes from {before:?} to a dead letter"));
+            return Err(format!(
+                "the result of {partition:?} changes from {before:?} to a dead letter"
+            ));
         }
     }
     Ok(())
@@ -45,7 +55,9 @@ pub(super) fn check_lease(
 ) -> Result<(), String> {
     let rows = store.shard(partition);
     if token.epoch == Epoch(rows.epoch) && rows.has_ended(offset) {
-        return Err(format!("{partition:?} {offset:?} was saved as ended and runs again under {token:?}"));
+        return Err(format!(
+            "{partition:?} {offset:?} was saved as ended and runs again under {token:?}"
+        ));
     }
     Ok(())
 }

@@ -17,7 +17,10 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {
         if let RecordBody::Task(spec) = body
-            && let Some(key) = spec.options.as_ref().and_then(|options| options.idempotency_key.clone())
+            && let Some(key) = spec
+                .options
+                .as_ref()
+                .and_then(|options| options.idempotency_key.clone())
         {
             self.tasks.entry((partition, key)).or_default().push(offset);
         }

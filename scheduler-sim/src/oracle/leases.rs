@@ -45,10 +45,17 @@ impl Leases {
     }
 
     /// A worker gives a sign of life to the shards of a node, or to one of them.
-    pub(super) fn alive(&mut self, node: usize, partition: Option<Partition>, worker: WorkerId, now: Timestamp) {
+    pub(super) fn alive(
+        &mut self,
+        node: usize,
+        partition: Option<Partition>,
+        worker: WorkerId,
+        now: Timestamp,
+    ) {
         let heartbeat = self.heartbeat;
         self.live.retain(|key, live| {
-            let is_meant = (live.node, live.worker) == (node, worker) && partition.is_none_or(|of| of == key.0);
+            let is_meant =
+                (live.node, live.worker) == (node, worker) && partition.is_none_or(|of| of == key.0);
             if !is_meant {
                 return true;
             }
@@ -78,7 +85,9 @@ impl Leases {
             .range(range)
             .filter(|(key, live)| {
                 let is_held = held.contains(&(key.2, live.token));
-                let is_reported = reports.iter().any(|said| said.offset == key.2 && said.token == live.token);
+                let is_reported = reports
+                    .iter()
+                    .any(|said| said.offset == key.2 && said.token == live.token);
                 live.worker == worker && (!is_held || is_reported)
             })
             .map(|(key, _)| *key)

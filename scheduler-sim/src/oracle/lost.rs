@@ -25,8 +25,15 @@ impl Lost {
     }
 
     /// Records of a partition from `from` up to `to`.
-    pub(super) fn between(&self, partition: Partition, from: Offset, to: Offset) -> impl Iterator<Item = Offset> {
-        self.set.range((partition, from)..(partition, to)).map(|(_, offset)| *offset)
+    pub(super) fn between(
+        &self,
+        partition: Partition,
+        from: Offset,
+        to: Offset,
+    ) -> impl Iterator<Item = Offset> {
+        self.set
+            .range((partition, from)..(partition, to))
+            .map(|(_, offset)| *offset)
     }
 
     pub(super) fn has(&self, partition: Partition, offset: Offset) -> bool {
@@ -38,7 +45,11 @@ impl Lost {
     }
 
     pub(super) fn all_ended(&self, store: &Store) -> bool {
-        let ended: usize = store.shards.values().map(|rows| rows.results.len() + rows.dead.len()).sum();
+        let ended: usize = store
+            .shards
+            .values()
+            .map(|rows| rows.results.len() + rows.dead.len())
+            .sum();
         ended >= self.set.len() && self.waiting(store).is_empty()
     }
 
@@ -59,6 +70,11 @@ impl Lost {
             .take(8)
             .map(|(partition, offset)| format!("{}/{}", partition.0, offset.0))
             .collect();
-        format!("{} of {} tasks have not ended: {}", waiting.len(), self.set.len(), first.join(", "))
+        format!(
+            "{} of {} tasks have not ended: {}",
+            waiting.len(),
+            self.set.len(),
+            first.join(", ")
+        )
     }
 }

@@ -29,7 +29,13 @@ impl Once {
         }
     }
 
-    pub(super) fn activated(&mut self, node: usize, partition: Partition, grace: Option<Timestamp>, end: Offset) {
+    pub(super) fn activated(
+        &mut self,
+        node: usize,
+        partition: Partition,
+        grace: Option<Timestamp>,
+        end: Offset,
+    ) {
         self.graces
             .insert((node, partition), (grace.unwrap_or(Timestamp::ZERO), end));
     }
@@ -61,7 +67,9 @@ impl Once {
             return Err(format!("{before:?} has finished its task, and {key:?} begins"));
         }
         if let Some((other, before)) = self.running.insert(task, (worker, key)) {
-            return Err(format!("{before:?} runs at worker {other}, and {key:?} begins at worker {worker}"));
+            return Err(format!(
+                "{before:?} runs at worker {other}, and {key:?} begins at worker {worker}"
+            ));
         }
         Ok(())
     }
@@ -73,7 +81,9 @@ impl Once {
         let task = (key.partition, key.offset);
         self.running.remove(&task);
         if is_success && let Some(before) = self.finished.insert(task, key) {
-            return Err(format!("worker {worker} has finished {key:?}, as {before:?} was before"));
+            return Err(format!(
+                "worker {worker} has finished {key:?}, as {before:?} was before"
+            ));
         }
         Ok(())
     }

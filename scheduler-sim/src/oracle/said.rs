@@ -80,13 +80,28 @@ impl Said {
     }
 
     /// What was said of a partition is told to its shard; leases that were held only once.
-    pub(super) fn present(&mut self, node: usize, session: SessionId, partition: Partition) -> Option<Presented> {
+    pub(super) fn present(
+        &mut self,
+        node: usize,
+        session: SessionId,
+        partition: Partition,
+    ) -> Option<Presented> {
         let session = self.sessions.get_mut(&(node, session))?;
         let part = session.parts.entry(partition).or_default();
-        Some((session.worker, std::mem::take(&mut part.held), part.reports.clone()))
+        Some((
+            session.worker,
+            std::mem::take(&mut part.held),
+            part.reports.clone(),
+        ))
     }
 
-    pub(super) fn presented(&mut self, node: usize, session: SessionId, partition: Partition, reports: Vec<Saying>) {
+    pub(super) fn presented(
+        &mut self,
+        node: usize,
+        session: SessionId,
+        partition: Partition,
+        reports: Vec<Saying>,
+    ) {
         if let Some(session) = self.sessions.get_mut(&(node, session)) {
             session.parts.entry(partition).or_default().reports = reports;
         }
@@ -115,7 +130,12 @@ impl Said {
     }
 
     /// A task is leased of which no worker may have said to this owner that it has succeeded.
-    pub(super) fn check_lease(&self, node: usize, partition: Partition, offset: Offset) -> Result<(), String> {
+    pub(super) fn check_lease(
+        &self,
+        node: usize,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<(), String> {
         for ((_, id), session) in self.sessions.iter().filter(|((of, _), _)| *of == node) {
             let Some(part) = session.parts.get(&partition) else {
                 continue;
