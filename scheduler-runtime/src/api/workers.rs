@@ -169,7 +169,7 @@ impl WorkerApi for Node {
     ) -> Result<Vec<bool>, ApiError> {
         let served = self.served(path)?;
         for (index, lease) in leases.iter().enumerate() {
-            check_partition(&served, lease.partition, || format!("leases[{index}].partition"))?;
+            check_partition(&served, lease.partition, || format!("refs[{index}].partition"))?;
         }
         let answers = served.mailbox.ask(|reply| Message::Extend(leases, reply)).await;
         let answers = answers.ok_or_else(|| error::unavailable("the pipeline has left this node"))?;

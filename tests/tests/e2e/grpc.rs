@@ -231,7 +231,7 @@ fn bad_calls_name_the_field_and_harm_nothing() {
         };
         for (lease, field) in [
             (LeaseRef::default(), "refs[0].attempt: "),
-            (elsewhere, "leases[0].partition: "),
+            (elsewhere, "refs[0].partition: "),
         ] {
             let request = ExtendRequest {
                 application: APPLICATION.into(),
