@@ -3,6 +3,7 @@
 //! One turn takes what mail has come, lets the machine dispatch, and does what it says. Mail carries what the runtime's messages carry, so
 //! that what goes wrong with them there goes wrong here.
 
+mod forward;
 mod host;
 mod save;
 mod tasks;
@@ -14,12 +15,12 @@ use scheduler_core::id::{NodeId, Offset, Partition, PipelineId, ShardId};
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
-use scheduler_core::port::log::{Bounds, ReadLimit};
+use scheduler_core::port::log::Bounds;
 use scheduler_core::session::SessionId;
-use scheduler_core::shard::Input;
 use scheduler_core::task::Record;
 use scheduler_core::time::Timestamp;
 
+pub(crate) use self::forward::MOST_RECORDS;
 pub(crate) use self::host::Hosted;
 pub(crate) use self::save::Saver;
 pub(crate) use self::tasks::{Change, Request, Stage};
@@ -33,9 +34,6 @@ use crate::world::{Happening, World};
 
 /// Messages taken together.
 const BATCH: usize = 256;
-/// Most records in one message.
-pub(crate) const MOST_RECORDS: usize = 1_024;
-const MOST_BYTES: usize = 1 << 20;
 /// Turns without mail that follow each other at once: more is a machine that never rests.
 const RESTLESS: u32 = 2_000;
 
@@ -477,98 +475,5 @@ impl World {
         let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
         self.send_to_worker(conn, wire::welcome(heartbeat_ms));
         Some(session)
-    }
-
-    /// Lets each forwarder read on whose shard has room.
-    fn read_on(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        let mut calls = Vec::new();
-        for (partition, hosted) in &mut node.hosted {
-            let Some(forwarder) = hosted.forwarder.as_mut().filter(|forwarder| !forwarder.reading) else {
-                continue;
-            };
-            let Some(shard) = node.machine.shard(*partition) else {
-                continue;
-            };
-            let (records, bytes) = shard.room();
-            if records > 0 && bytes > 0 {
-                let limit = ReadLimit {
-                    records: records.min(MOST_RECORDS),
-                    bytes: bytes.min(MOST_BYTES),
-                };
-                forwarder.reading = true;
-                forwarder.limit = limit;
-                calls.push(LogCall::Read {
-                    partition: *partition,
-                    forwarder: forwarder.id,
-                    from: forwarder.next,
-                    limit,
-                });
-            }
-        }
-        for call in calls {
-            self.call_log(index, call);
-        }
-    }
-
-    fn read_again(&mut self, index: usize, partition: Partition, forwarder: u64) {
-        let Some(hosted) = self.nodes[index].hosted.get(&partition) else {
-            return;
-        };
-        let Some(found) = hosted.forwarder.as_ref().filter(|found| found.id == forwarder) else {
-            return;
-        };
-        let call = LogCall::Read {
-            partition,
-            forwarder,
-            from: found.next,
-            limit: found.limit,
-        };
-        self.call_log(index, call);
-    }
-
-    fn records(
-        &mut self,
-        index: usize,
-        now: Timestamp,
-        partition: Partition,
-        forwarder: u64,
-        records: Result<Vec<Record>, ReadError>,
-    ) {
-        let node = &mut self.nodes[index];
-        let life = node.life;
-        let Some(hosted) = node.hosted.get_mut(&partition) else {
-            return;
-        };
-        let Some(found) = hosted.forwarder.as_mut().filter(|found| found.id == forwarder) else {
-            return;
-        };
-        match records {
-            Ok(records) => {
-                found.next = records.last().map_or(found.next, |record| record.offset.next());
-                found.reading = false;
-                let is_first = !std::mem::replace(&mut hosted.has_records, true);
-                self.event(index, now, Event::Arrive(partition, records));
-                if is_first {
-                    self.event(index, now, Event::Shard(partition, Input::Flush));
-                }
-            }
-            Err(ReadError::Unavailable) => {
-                let mail = Mail::ReadAgain(partition, forwarder);
-                self.queue.push(
-                    self.now + 500,
-                    Happening::Mail {
-                        node: index,
-                        life,
-                        mail,
-                    },
-                );
-            }
-            Err(ReadError::Truncated { start }) => {
-                let (from, tenure) = (found.next, hosted.activation.tenure());
-                hosted.forwarder = None;
-                self.oracle.log_lost(&self.store, partition, from, start, tenure);
-            }
-        }
     }
 }

@@ -1,0 +1,364 @@
+//! Where the oracle looks: at what nodes hear, at what their machines want done, and at what is stored.
+
+use std::sync::Arc;
+
+use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::id::{Epoch, Partition};
+use scheduler_core::outcome::AttemptOutcome;
+use scheduler_core::pipeline::Effect;
+use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::port::store::PreviousOwner;
+use scheduler_core::session::SessionId;
+use scheduler_core::shard::Found;
+use scheduler_core::time::Timestamp;
+use scheduler_proto::worker::report::Outcome;
+use scheduler_sdk::session::LeaseKey;
+
+use super::said::Saying;
+use super::{accounts, endings, settled};
+use crate::coverage::Point;
+use crate::world::World;
+
+impl World {
+    /// A worker opens a session with what it holds and has reported.
+    pub(crate) fn oracle_hello(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        hello: &WorkerHello,
+    ) {
+        if !hello.held.is_empty() {
+            self.coverage.hit(Point::HelloHeld);
+        }
+        if !hello.reported.is_empty() {
+            self.coverage.hit(Point::HelloReported);
+        }
+        self.oracle.said.open(node, session, hello);
+        let active: Vec<Partition> = self.nodes[node]
+            .machine
+            .shards()
+            .map(|shard| shard.tenure().shard.partition)
+            .collect();
+        for partition in active {
+            self.introduce(node, now, session, partition);
+        }
+    }
+
+    /// A shard comes up: it is told what workers said before.
+    pub(crate) fn oracle_activate(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        partition: Partition,
+        epoch: Epoch,
+    ) {
+        let Some(hosted) = self.nodes[node].hosted.get(&partition) else {
+            return;
+        };
+        let unclean = hosted.previous == PreviousOwner::Vanished;
+        let log_end = hosted.log_end;
+        let grace = unclean.then(|| now + self.plan.grace);
+        self.oracle.once.activated(node, partition, grace, log_end);
+        for session in self.oracle.said.sessions(node) {
+            self.introduce_to(node, now, session, partition, epoch);
+        }
+    }
+
+    fn introduce(&mut self, node: usize, now: Timestamp, session: SessionId, partition: Partition) {
+        if let Some(shard) = self.nodes[node].machine.shard(partition) {
+            let epoch = shard.tenure().epoch;
+            self.introduce_to(node, now, session, partition, epoch);
+        }
+    }
+
+    fn introduce_to(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        partition: Partition,
+        epoch: Epoch,
+    ) {
+        let Some((worker, held, mut reports)) = self.oracle.said.present(node, session, partition) else {
+            return;
+        };
+        self.oracle
+            .leases
+            .attached(node, partition, epoch, worker, now, &held, &reports);
+        for report in &mut reports {
+            report.is_void = self.is_void(node, now, partition, epoch, report);
+        }
+        self.oracle.said.presented(node, session, partition, reports);
+    }
+
+    /// Whether nobody has to remember what a worker says: the task is the store's alone, or another owner's.
+    fn is_void(
+        &self,
+        node: usize,
+        now: Timestamp,
+        partition: Partition,
+        epoch: Epoch,
+        report: &Saying,
+    ) -> bool {
+        let node = &self.nodes[node];
+        let Some(hosted) = node.hosted.get(&partition) else {
+            return true;
+        };
+        if report.token.epoch > epoch {
+            return true;
+        }
+        // A row that is wanted later is of an attempt that was given up: it is the store's alone, and late words of it are not remembered.
+        let rows = self.store.shards.get(&partition);
+        let row = rows.and_then(|rows| rows.parked.get(&report.offset));
+        let is_parked = row.is_some_and(|row| row.wake_at > now);
+        match node
+            .machine
+            .shard(partition)
+            .map(|shard| shard.find(report.offset))
+        {
+            None => is_parked || report.offset >= hosted.log_end,
+            Some(Found::Ahead) => report.offset >= hosted.log_end,
+            Some(Found::Elsewhere) => is_parked || hosted.recovered,
+            Some(_) => false,
+        }
+    }
+
+    /// A worker speaks in its session.
+    pub(crate) fn oracle_commands(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        session: SessionId,
+        commands: &[WorkerCommand],
+    ) {
+        let Some(worker) = self.oracle.said.worker(node, session) else {
+            return;
+        };
+        for command in commands {
+            match command {
+                WorkerCommand::Reports(reports) => {
+                    for report in reports {
+                        let partition = report.lease.partition;
+                        let mut saying = Saying {
+                            offset: report.lease.offset,
+                            token: report.lease.token,
+                            is_success: matches!(report.outcome, AttemptOutcome::Succeeded { .. }),
+                            is_void: false,
+                        };
+                        let shard = self.nodes[node].machine.shard(partition);
+                        if let Some(shard) = shard {
+                            let epoch = shard.tenure().epoch;
+                            if !matches!(shard.find(saying.offset), Found::Live(_)) {
+                                self.coverage.hit(Point::LateReport);
+                            }
+                            saying.is_void = self.is_void(node, now, partition, epoch, &saying);
+                            self.oracle
+                                .leases
+                                .reported(node, partition, epoch, worker, now, saying);
+                        }
+                        self.oracle.said.report(node, session, partition, saying);
+                    }
+                }
+                WorkerCommand::Alive => self.oracle.leases.alive(node, None, worker, now),
+                WorkerCommand::Progress { .. } | WorkerCommand::Credit(_) | WorkerCommand::Drain => (),
+            }
+        }
+    }
+
+    /// Looks at what a node's machine wants done since the last look.
+    pub(crate) fn watch_effects(&mut self, node: usize, now: Timestamp) {
+        let seen = self.nodes[node].effects.len();
+        let from = std::mem::replace(&mut self.nodes[node].watched, seen).min(seen);
+        let effects = std::mem::take(&mut self.nodes[node].effects);
+        for effect in &effects[from..] {
+            match effect {
+                Effect::Tell(session, WorkerEvent::Leases(leases)) => {
+                    let Some(worker) = self.oracle.said.worker(node, *session) else {
+                        continue;
+                    };
+                    for lease in leases {
+                        let (partition, offset, token) = (lease.partition, lease.offset, lease.token);
+                        self.trace.note(
+                            &[
+                                50,
+                                node as u64,
+                                partition.0.into(),
+                                offset.0,
+                                token.epoch.0.into(),
+                                token.attempt.0.into(),
+                            ],
+                            || format!("node {node} leases {partition:?} {offset:?} {token:?} to {worker:?}"),
+                        );
+                        if token.attempt.0 > 1 {
+                            self.coverage.hit(Point::LeaseRepeated);
+                        }
+                        let oracle = &mut self.oracle;
+                        let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
+                        oracle.check("leases", granted);
+                        let again = endings::check_lease(&mut self.store, partition, offset, token);
+                        oracle.check("endings", again);
+                        if !oracle.revived.contains(&(partition, offset)) {
+                            let said = oracle.said.check_lease(node, partition, offset);
+                            oracle.check("once", said);
+                        }
+                        let early = oracle.once.check_lease(node, partition, offset, now);
+                        oracle.check("once", early);
+                    }
+                }
+                Effect::Tell(session, WorkerEvent::Stop(stopped)) => {
+                    for lease in stopped {
+                        self.trace.note(
+                            &[51, node as u64, lease.partition.0.into(), lease.offset.0],
+                            || format!("node {node} stops {lease:?} of {session:?}"),
+                        );
+                        self.oracle
+                            .leases
+                            .stopped(lease.partition, lease.offset, lease.token);
+                    }
+                }
+                Effect::Tell(
+                    session,
+                    WorkerEvent::Settled {
+                        partition,
+                        epoch,
+                        count,
+                    },
+                ) => {
+                    self.coverage.hit(Point::Settled);
+                    self.trace
+                        .note(&[52, node as u64, session.0, partition.0.into(), *count], || {
+                            format!(
+                                "node {node} settles {count} of {session:?} for {partition:?} under {epoch:?}"
+                            )
+                        });
+                    let settled = settled::check(
+                        &self.oracle.said,
+                        &self.oracle.revived,
+                        &mut self.store,
+                        node,
+                        *session,
+                        *partition,
+                        *count,
+                    );
+                    self.oracle.check("settled", settled);
+                }
+                // What is said in it from now on is not heard.
+                Effect::End(session) => self.oracle.said.close(node, *session),
+                Effect::Save(checkpoint) => {
+                    let partition = checkpoint.tenure.shard.partition;
+                    if let Some(shard) = self.nodes[node].machine.shard(partition) {
+                        let policy = self.nodes[node].policy.clone();
+                        let made = self.oracle.resume.made(checkpoint, shard.tail(), &policy);
+                        self.oracle.check("resume", made);
+                    }
+                }
+                _ => (),
+            }
+        }
+        self.nodes[node].effects = effects;
+    }
+
+    /// A checkpoint has changed what is stored.
+    pub(crate) fn after_save_is_stored(&mut self, checkpoint: &Arc<Checkpoint>) {
+        let partition = checkpoint.tenure.shard.partition;
+        let rows = self.store.shard(partition);
+        for (is_there, point) in [
+            (!checkpoint.unparked.is_empty(), Point::Unparked),
+            (!checkpoint.dead.is_empty(), Point::Dead),
+            (
+                checkpoint
+                    .parked
+                    .iter()
+                    .any(|task| task.wake_at > Timestamp::ZERO),
+                Point::Parked,
+            ),
+            (
+                checkpoint
+                    .parked
+                    .iter()
+                    .any(|task| task.wake_at == Timestamp::ZERO),
+                Point::Carried,
+            ),
+        ] {
+            if is_there {
+                self.coverage.hit(point);
+            }
+        }
+        for task in &checkpoint.finished {
+            match task.ending {
+                scheduler_core::outcome::Ending::Expired => self.coverage.hit(Point::Expired),
+                scheduler_core::outcome::Ending::Duplicate => self.coverage.hit(Point::Duplicate),
+                scheduler_core::outcome::Ending::Cancelled => self.coverage.hit(Point::Cancelled),
+                scheduler_core::outcome::Ending::Succeeded => (),
+            }
+        }
+        let oracle = &mut self.oracle;
+        let counted = oracle.accounts.saved(rows, checkpoint, &oracle.lost);
+        oracle.check("accounts", counted);
+        let advanced = oracle.resume.saved(rows, checkpoint);
+        oracle.check("resume", advanced);
+    }
+
+    /// Looks at what the shards of a node hold.
+    pub(crate) fn check_memory(&mut self, node: usize) {
+        for shard in self.nodes[node].machine.shards() {
+            let checked = self.oracle.memory.check(shard);
+            self.oracle.check("memory", checked);
+        }
+    }
+
+    pub(crate) fn oracle_started(&mut self, worker: usize, key: LeaseKey) {
+        let started = self.oracle.once.started(worker, key);
+        self.oracle.check("once", started);
+    }
+
+    pub(crate) fn oracle_ended(&mut self, worker: usize, key: LeaseKey, outcome: &Outcome) {
+        let is_success = matches!(outcome, Outcome::Succeeded(_));
+        let ended = self.oracle.once.ended(worker, key, is_success);
+        self.oracle.check("once", ended);
+    }
+
+    /// Whether every task has ended and is saved, and every worker knows.
+    pub(crate) fn all_has_ended(&self) -> bool {
+        self.oracle.lost.all_ended(&self.store)
+            && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
+    }
+
+    /// Why that is not so, for people.
+    pub(crate) fn why_not_ended(&self) -> String {
+        let unsettled: Vec<usize> = self
+            .workers
+            .iter()
+            .map(|worker| worker.session.unsettled())
+            .collect();
+        let shards: Vec<String> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.machine.shards())
+            .map(|shard| {
+                format!(
+                    "{} up to {:?} with {:?}, room {:?}, due {:?}",
+                    shard.tenure().shard,
+                    shard.tail(),
+                    shard.counts(),
+                    shard.room(),
+                    shard.next_deadline()
+                )
+            })
+            .collect();
+        format!(
+            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; submissions that wait: {}; shards: {shards:?}",
+            self.oracle.lost.not_ended(&self.store),
+            self.submissions_open
+        )
+    }
+
+    /// At the very end, everything must be where it belongs.
+    pub(crate) fn check_accounts(&mut self) {
+        let once = self.oracle.keys.check_end(&self.store);
+        self.oracle.check("keys", once);
+        let counted = accounts::check_end(&self.store, &self.oracle.lost);
+        self.oracle.check("accounts", counted);
+    }
+}
