@@ -1,6 +1,7 @@
 //! What must hold: the promises of the system, looked after at every step. Each has its file.
 
 mod accounts;
+mod attempts;
 mod endings;
 mod keys;
 mod leases;
@@ -22,6 +23,7 @@ use scheduler_core::session::SessionId;
 use scheduler_core::task::RecordBody;
 
 use self::accounts::Accounts;
+use self::attempts::Attempts;
 use self::keys::Keys;
 use self::leases::Leases;
 use self::lost::Lost;
@@ -55,6 +57,7 @@ pub(crate) struct Oracle {
     memory: Memory,
     resume: Resume,
     accounts: Accounts,
+    attempts: Attempts,
     said: Said,
     /// Dead letters that were brought back: what was said of them before does not count.
     revived: BTreeSet<(Partition, Offset)>,
@@ -71,6 +74,7 @@ impl Oracle {
             memory: Memory::new(&plan.policy),
             resume: Resume::new(&plan.policy),
             accounts: Accounts::default(),
+            attempts: Attempts::default(),
             said: Said::default(),
             revived: BTreeSet::new(),
         }

@@ -239,7 +239,8 @@ pub(crate) fn policy(rng: &mut Rng, strict: bool) -> PipelinePolicy {
         },
         timeouts: if strict {
             Timeouts {
-                run: Duration::from_mins(10),
+                // A lease that nobody gives back is not to be found by its end.
+                run: Duration::from_hours(3),
                 heartbeat: Duration::from_mins(1),
                 ..Timeouts::default()
             }

@@ -198,6 +198,10 @@ impl World {
                         oracle.check("leases", granted);
                         let again = endings::check_lease(&mut self.store, partition, offset, token);
                         oracle.check("endings", again);
+                        let counted = oracle
+                            .attempts
+                            .check_lease(&mut self.store, partition, offset, token);
+                        oracle.check("attempts", counted);
                         if !oracle.revived.contains(&(partition, offset)) {
                             let said = oracle.said.check_lease(node, partition, offset);
                             oracle.check("once", said);
@@ -242,6 +246,11 @@ impl World {
                         *count,
                     );
                     self.oracle.check("settled", settled);
+                    let reports = self.oracle.said.reports(node, *session, *partition);
+                    let count = usize::try_from(*count).unwrap_or(usize::MAX).min(reports.len());
+                    self.oracle
+                        .attempts
+                        .settled(*partition, *epoch, &reports[..count]);
                 }
                 // What is said in it from now on is not heard.
                 Effect::End(session) => self.oracle.said.close(node, *session),
