@@ -65,7 +65,7 @@ points! {
 
 const COUNT: usize = TEXTS.len();
 
-/// How often each [`Point`] was reached.
+/// How often each point of interest was reached.
 #[derive(Clone, Debug)]
 pub struct Coverage([u64; COUNT]);
 
