@@ -201,6 +201,23 @@ fn a_page_that_is_older_than_a_cancellation_brings_nothing_back() {
 }
 
 #[test]
+fn a_page_that_comes_a_second_time_brings_nothing_back() {
+    let mut world = World::new(policy());
+    world.loads = false;
+    let task = world.arrive(later(&world, HOUR));
+    world.save();
+    world.now = world.now + HOUR - secs(60);
+    world.tell(Input::Tick);
+    let load = world.load.take().expect("it is due");
+    let page = world.store.page(load);
+    world.tell(page.clone());
+    world.tell(Input::Cancel(task));
+    world.save();
+    assert_eq!(world.tell(page), Answer::Late);
+    assert_eq!(world.shard.find(task), Found::Elsewhere);
+}
+
+#[test]
 fn one_old_task_does_not_hold_the_log() {
     let mut world = World::new(window(Window {
         max_span: 16,

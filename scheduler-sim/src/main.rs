@@ -73,7 +73,7 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
 fn broken(history: &History) -> Option<String> {
     let violation = history.violation.as_ref()?;
     Some(format!(
-        "seed {}: broken: {} at {} ms: {}\n  cargo sim -- --seed {} --trace",
+        "seed {}: broken: {} at {} ms: {}\n  cargo sim --seed {} --trace",
         history.seed, violation.promise, violation.at_ms, violation.what, history.seed
     ))
 }

@@ -9,7 +9,7 @@ fn check(seed: u64) {
     let history = run(seed, false);
     assert!(
         history.violation.is_none(),
-        "{:?}\n  cargo sim -- --seed {seed} --trace",
+        "{:?}\n  cargo sim --seed {seed} --trace",
         history.violation
     );
 }

@@ -100,6 +100,10 @@ impl Shard {
         next_wake: Timestamp,
         out: &mut Vec<Output>,
     ) -> Answer {
+        if self.parked.loading.is_none() {
+            // Nobody asked, so nobody kept account of what has ended since the page was read.
+            return Answer::Late;
+        }
         for task in &tasks {
             self.parked.cursor = Some((task.wake_at, task.offset));
         }
