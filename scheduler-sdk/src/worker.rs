@@ -96,7 +96,8 @@ impl Worker {
                 cancel_grace: Duration::from_secs(10),
                 settle_timeout: Duration::from_secs(10),
                 min_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(10),
+                // Well below the grace of a node (5 s), within which a worker must be back so that its tasks are not run again.
+                max_backoff: Duration::from_secs(2),
                 max_output_bytes: 1024 * 1024,
             },
         }
@@ -228,7 +229,7 @@ impl WorkerBuilder {
     }
 
     /// Waiting times between tries to connect: doubled from the first to the second, with jitter. Default 100 ms to
-    /// 10 s.
+    /// 2 s: less than a node's grace for workers to come back.
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
         self.options.min_backoff = first;
         self.options.max_backoff = longest;
