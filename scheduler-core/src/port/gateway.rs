@@ -14,7 +14,7 @@ use futures_core::Stream;
 use super::BoxError;
 use super::catalog::{Application, Pipeline};
 use super::deploy::Rollout;
-use crate::id::{Attempt, Epoch, LeaseToken, Offset, Partition, TaskId, WorkerId};
+use crate::id::{Attempt, Epoch, LeaseToken, Offset, Partition, ShardId, TaskId, WorkerId};
 use crate::name::{Name, PipelinePath};
 use crate::outcome::{AttemptOutcome, DeadReason, DeadTask};
 use crate::policy::PipelinePolicy;
@@ -80,6 +80,9 @@ pub enum ApiError {
         /// The cause, for the log.
         source: Option<BoxError>,
     },
+    /// The shard that the request is about is not on this node: between nodes only, which then ask its owner.
+    #[error("{0} is on another node")]
+    Elsewhere(ShardId),
     /// Our fault.
     #[error("internal error")]
     Internal(#[source] BoxError),
@@ -291,6 +294,8 @@ pub struct TaskView {
 pub struct TaskFilter {
     /// In one of these states; in any if empty.
     pub states: Vec<TaskState>,
+    /// Of this partition; of all if `None`.
+    pub partition: Option<Partition>,
 }
 
 /// Where a page ended: partition and offset of the last task, in the order of listing.

@@ -4,6 +4,7 @@
 //! Futures are boxed, because every call carries a batch: no port is called once per task.
 
 pub mod catalog;
+pub mod cluster;
 pub mod deploy;
 pub mod gateway;
 pub mod log;

@@ -120,6 +120,7 @@ impl TaskService for TaskRpc {
         let path = call.path(&wanted.application, &wanted.pipeline)?;
         let filter = TaskFilter {
             states: convert::states(&wanted.states)?,
+            partition: None,
         };
         let after = convert::cursor(&wanted.cursor)?;
         let limit = convert::limit(wanted.limit)?;

@@ -360,7 +360,14 @@ async fn lists_have_pages() {
     assert_eq!(
         world.gateway.take_calls(),
         [
-            Call::Tasks(TaskFilter { states }, None, 5),
+            Call::Tasks(
+                TaskFilter {
+                    states,
+                    partition: None
+                },
+                None,
+                5
+            ),
             Call::Tasks(TaskFilter::default(), at, 50),
             Call::Dead(None, 2),
         ]

@@ -382,6 +382,7 @@ async fn a_restart_finds_everything_as_it_was(ports: &impl Ports) {
         &path,
         &TaskFilter {
             states: vec![TaskState::Succeeded],
+            partition: None,
         },
         None,
         100,

@@ -18,6 +18,7 @@ async fn all(
 ) -> Vec<(TaskId, TaskState)> {
     let filter = TaskFilter {
         states: states.to_vec(),
+        partition: None,
     };
     let (mut listed, mut after) = (Vec::new(), None);
     for _ in 0..10_000 {
