@@ -73,7 +73,7 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
 fn broken(history: &History) -> Option<String> {
     let violation = history.violation.as_ref()?;
     Some(format!(
-        "seed {}: broken: {} at {} ms: {}\n  cargo sim --seed {} --trace",
+        "seed {} violates {}: at {} ms: {}\n  cargo sim --seed {} --trace",
         history.seed, violation.promise, violation.at_ms, violation.what, history.seed
     ))
 }
@@ -82,7 +82,7 @@ fn differs(history: &History, arguments: &Arguments) -> Option<String> {
     let again = arguments.check_determinism.then(|| run(history.seed, false))?;
     (again.hash != history.hash).then(|| {
         format!(
-            "seed {}: two runs differ: the simulator is not deterministic",
+            "seed {} violates determinism: two runs of it differ",
             history.seed
         )
     })
