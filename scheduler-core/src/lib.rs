@@ -51,12 +51,14 @@
 //! | [`pipeline`] | a pipeline on one node: its shards and the sessions of its workers |
 //! | [`activation`] | how a shard comes up and lets go |
 //! | [`scaling`] | how many workers are wanted |
+//! | [`encoding`], [`codec`] | how policies and tasks become bytes |
 //! | [`port`] | what the machines need of the world, and what transports call |
 //! | [`id`], [`name`], [`task`], [`outcome`], [`policy`], [`checkpoint`], [`key`] | the words |
 
 pub mod activation;
 pub mod checkpoint;
 pub mod codec;
+pub mod encoding;
 pub mod id;
 pub mod key;
 pub mod name;

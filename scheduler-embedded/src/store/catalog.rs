@@ -12,7 +12,7 @@ use scheduler_core::port::catalog::{
 use scheduler_core::port::store::StoreError;
 
 use super::EmbeddedStore;
-use super::policy::{decode_name, decode_pipeline, encode_pipeline};
+use super::pipeline_row::{decode_name, decode_pipeline, encode_pipeline};
 use super::staged::Staged;
 use crate::codec::{Decoder, Encode};
 use crate::engine::{Engine, Key, Space, Table};

@@ -3,7 +3,7 @@
 mod archive;
 mod catalog;
 mod checkpoint;
-mod policy;
+mod pipeline_row;
 mod results;
 mod shard_row;
 mod staged;
