@@ -41,7 +41,8 @@ pub struct Owner {
 /// # Contract
 ///
 /// - A member is listed from its first [`beat`](Self::beat) until it [leaves](Self::leave), or for `ttl` after its last beat by the store's clock.
-/// - [`changes`](Self::changes) misses nothing: whoever applies every answer, in order, to what the first one gave has what
+/// - [`changes`](Self::changes) misses nothing: whoever applies every answer, in order, to what the first one gave (and begins anew
+///   with one that is [`whole`](CatalogChanges::whole)) has what
 ///   [`Catalog::snapshot`](super::catalog::Catalog::snapshot) has. A change is listed from the moment its write answered, on every node.
 #[async_trait]
 pub trait ClusterStore: fmt::Debug + Send + Sync + 'static {
@@ -54,7 +55,7 @@ pub trait ClusterStore: fmt::Debug + Send + Sync + 'static {
     /// The owners of a pipeline's shards, by partition. Shards that nobody owns are not listed.
     async fn owners(&self, pipeline: PipelineId) -> Result<Vec<Owner>, StoreError>;
 
-    /// What changed in the catalog after `since`; everything for 0.
+    /// What changed in the catalog after `since`; everything for 0, and for a version that the store no longer, or never, knew.
     async fn changes(&self, since: CatalogVersion) -> Result<CatalogChanges, CatalogError>;
 }
 
@@ -67,6 +68,8 @@ pub struct CatalogVersion(pub u64);
 pub struct CatalogChanges {
     /// The version that these lead to.
     pub version: CatalogVersion,
+    /// Whether this is all there is: it replaces whatever was known, and nothing is in [`removed`](Self::removed).
+    pub whole: bool,
     /// Clients that were added.
     pub clients: Vec<Client>,
     /// Keys that were added.

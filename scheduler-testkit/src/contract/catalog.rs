@@ -33,7 +33,7 @@ macro_rules! catalog_contract {
     };
 }
 
-fn application(client: &str, application: &str) -> Application {
+pub(super) fn application(client: &str, application: &str) -> Application {
     Application {
         client: name(client),
         name: name(application),
@@ -41,7 +41,7 @@ fn application(client: &str, application: &str) -> Application {
     }
 }
 
-fn key(byte: u8, client: &str) -> ApiKey {
+pub(super) fn key(byte: u8, client: &str) -> ApiKey {
     ApiKey {
         hash: ApiKeyHash([byte; 32]),
         client: name(client),
@@ -50,7 +50,7 @@ fn key(byte: u8, client: &str) -> ApiKey {
     }
 }
 
-fn pipeline(application: &str, pipeline: &str) -> Pipeline {
+pub(super) fn pipeline(application: &str, pipeline: &str) -> Pipeline {
     Pipeline {
         id: PipelineId(0),
         path: PipelinePath {

@@ -30,6 +30,7 @@
 pub mod archive;
 pub mod catalog;
 pub mod checkpoint;
+pub mod cluster;
 pub mod log;
 pub mod parked;
 
@@ -40,6 +41,7 @@ use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{CheckpointId, NodeId, Offset, Partition, PipelineId, ShardId, Tenure};
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::Catalog;
+use scheduler_core::port::cluster::ClusterStore;
 use scheduler_core::port::log::{TaskLog, Topic};
 use scheduler_core::port::store::{Archive, CheckpointStore, Saved};
 use scheduler_core::time::Timestamp;
@@ -67,6 +69,24 @@ pub struct Stores {
 pub trait StoreWorld: Send {
     /// Opens the store; again, after the last one was dropped.
     async fn open(&mut self) -> Stores;
+}
+
+/// What the nodes of a cluster share.
+#[derive(Clone, Debug)]
+pub struct ClusterStores {
+    /// What they know of each other.
+    pub cluster: Arc<dyn ClusterStore>,
+    /// The checkpoints of all.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The catalog of all.
+    pub catalog: Arc<dyn Catalog>,
+}
+
+/// A shared store's data, and how to open an adapter over it.
+#[async_trait]
+pub trait ClusterWorld: Send {
+    /// Opens the store for one more node, beside those that have it open.
+    async fn open(&mut self) -> ClusterStores;
 }
 
 /// Makes a test of each function of a suite.

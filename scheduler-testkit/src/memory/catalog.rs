@@ -10,15 +10,17 @@ use scheduler_core::port::catalog::{
     ApiKey, ApiKeyHash, Application, Catalog, CatalogError, CatalogSnapshot, Client, Pipeline,
 };
 
+use super::cluster::{Stamps, Thing};
 use super::{MemoryStore, lock};
 
 #[derive(Debug, Default)]
 pub(super) struct CatalogState {
-    clients: BTreeMap<Name, Client>,
-    keys: BTreeMap<ApiKeyHash, ApiKey>,
-    applications: BTreeMap<(Name, Name), Application>,
-    pipelines: BTreeMap<PipelineId, Arc<Pipeline>>,
+    pub(super) clients: BTreeMap<Name, Client>,
+    pub(super) keys: BTreeMap<ApiKeyHash, ApiKey>,
+    pub(super) applications: BTreeMap<(Name, Name), Application>,
+    pub(super) pipelines: BTreeMap<PipelineId, Arc<Pipeline>>,
     last_pipeline: u32,
+    pub(super) stamps: Stamps,
 }
 
 fn not_found(kind: &'static str, name: &(impl ToString + ?Sized)) -> CatalogError {
@@ -52,6 +54,7 @@ impl Catalog for MemoryStore {
         if state.clients.contains_key(&client.name) {
             return Err(exists("client", &client.name));
         }
+        state.stamps.changed(Thing::Client(client.name.clone()));
         state.clients.insert(client.name.clone(), client);
         Ok(())
     }
@@ -64,15 +67,18 @@ impl Catalog for MemoryStore {
         if state.keys.contains_key(&key.hash) {
             return Err(exists("key", &key.label));
         }
+        state.stamps.changed(Thing::Key(key.hash));
         state.keys.insert(key.hash, key);
         Ok(())
     }
 
     async fn remove_key(&self, hash: ApiKeyHash) -> Result<(), CatalogError> {
-        let removed = lock(&self.catalog).keys.remove(&hash);
-        removed
-            .map(|_| ())
-            .ok_or_else(|| not_found("key", "of this hash"))
+        let mut state = lock(&self.catalog);
+        if state.keys.remove(&hash).is_none() {
+            return Err(not_found("key", "of this hash"));
+        }
+        state.stamps.changed(Thing::Key(hash));
+        Ok(())
     }
 
     async fn add_application(&self, application: Application) -> Result<(), CatalogError> {
@@ -84,6 +90,9 @@ impl Catalog for MemoryStore {
         if state.applications.contains_key(&key) {
             return Err(exists("application", &application.name));
         }
+        state
+            .stamps
+            .changed(Thing::Application(key.0.clone(), key.1.clone()));
         state.applications.insert(key, application);
         Ok(())
     }
@@ -102,6 +111,7 @@ impl Catalog for MemoryStore {
             return Err(CatalogError::NotEmpty(application.clone()));
         }
         state.applications.remove(&key);
+        state.stamps.changed(Thing::Application(key.0, key.1));
         Ok(())
     }
 
@@ -120,6 +130,7 @@ impl Catalog for MemoryStore {
         state.last_pipeline += 1;
         pipeline.id = PipelineId(state.last_pipeline);
         pipeline.version = 1;
+        state.stamps.changed(Thing::Pipeline(pipeline.id));
         state.pipelines.insert(pipeline.id, Arc::new(pipeline.clone()));
         Ok(pipeline)
     }
@@ -135,12 +146,17 @@ impl Catalog for MemoryStore {
             return Err(CatalogError::Changed(pipeline.path));
         }
         pipeline.version += 1;
+        state.stamps.changed(Thing::Pipeline(pipeline.id));
         state.pipelines.insert(pipeline.id, Arc::new(pipeline.clone()));
         Ok(pipeline)
     }
 
     async fn remove_pipeline(&self, id: PipelineId) -> Result<(), CatalogError> {
-        let removed = lock(&self.catalog).pipelines.remove(&id);
-        removed.map(|_| ()).ok_or_else(|| not_found("pipeline", &id.0))
+        let mut state = lock(&self.catalog);
+        if state.pipelines.remove(&id).is_none() {
+            return Err(not_found("pipeline", &id.0));
+        }
+        state.stamps.changed(Thing::Pipeline(id));
+        Ok(())
     }
 }

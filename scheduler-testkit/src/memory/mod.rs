@@ -1,6 +1,7 @@
 //! The storage ports in memory: deterministic, for the simulator and for tests of what stands on them.
 
 mod catalog;
+mod cluster;
 mod log;
 mod store;
 

@@ -10,17 +10,23 @@ use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{CheckpointId, Epoch, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
 use scheduler_core::key::{KeyHash, SeenKey};
 use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
+use scheduler_core::port::cluster::Owner;
 use scheduler_core::port::store::{Archive, CheckpointStore, Claimed, PreviousOwner, Saved, StoreError};
 use scheduler_core::time::Timestamp;
 
 use super::catalog::CatalogState;
+use super::cluster::Members;
 use super::lock;
 
-/// The [`CheckpointStore`], [`Archive`] and [`Catalog`](scheduler_core::port::catalog::Catalog) in memory. Clones share it.
+/// The [`CheckpointStore`], [`Archive`], [`Catalog`](scheduler_core::port::catalog::Catalog) and
+/// [`ClusterStore`](scheduler_core::port::cluster::ClusterStore) in memory. Clones share it, as nodes of a cluster do.
+///
+/// Members expire by tokio's clock, which a test may pause and advance.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     pub(super) catalog: Arc<Mutex<CatalogState>>,
+    pub(super) members: Arc<Mutex<Members>>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +37,7 @@ struct State {
 #[derive(Debug, Default)]
 struct ShardState {
     epoch: Epoch,
+    node: Option<NodeId>,
     released: bool,
     checkpoint: CheckpointId,
     barren_epochs: u32,
@@ -84,6 +91,24 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Who owns the shards of a pipeline, by partition.
+    pub(super) fn owned(&self, pipeline: PipelineId) -> Vec<Owner> {
+        let state = lock(&self.state);
+        let of_it = state
+            .shards
+            .iter()
+            .filter(|(shard, row)| shard.pipeline == pipeline && !row.released);
+        of_it
+            .filter_map(|(shard, row)| {
+                Some(Owner {
+                    partition: shard.partition,
+                    node: row.node?,
+                    epoch: row.epoch,
+                })
+            })
+            .collect()
+    }
+
     fn look<T>(&self, shard: ShardId, look: impl FnOnce(&ShardState) -> T) -> Option<T> {
         lock(&self.state).shards.get(&shard).map(look)
     }
@@ -91,7 +116,7 @@ impl MemoryStore {
 
 #[async_trait]
 impl CheckpointStore for MemoryStore {
-    async fn claim(&self, shard: ShardId, _node: NodeId) -> Result<Claimed, StoreError> {
+    async fn claim(&self, shard: ShardId, node: NodeId) -> Result<Claimed, StoreError> {
         let mut state = lock(&self.state);
         let row = state.shards.entry(shard).or_default();
         let previous = match (row.epoch, row.released) {
@@ -102,6 +127,7 @@ impl CheckpointStore for MemoryStore {
         let barren = previous == PreviousOwner::Vanished && row.checkpoint == CheckpointId::default();
         row.barren_epochs = if barren { row.barren_epochs + 1 } else { 0 };
         row.epoch = Epoch(row.epoch.0 + 1);
+        row.node = Some(node);
         row.released = false;
         row.checkpoint = CheckpointId::default();
         Ok(Claimed {
