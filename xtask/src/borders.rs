@@ -6,12 +6,13 @@ use crate::Failed;
 use crate::run::{cargo, output};
 
 /// Crates of this workspace that a library may depend on, by whatever way. A crate that is not here has to be added, with thought.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 12] = [
     ("scheduler-core", &[]),
     ("scheduler-pipeline", &[]),
     ("scheduler-proto", &[]),
     ("scheduler-runtime", &["scheduler-core", "scheduler-pipeline"]),
     ("scheduler-embedded", &["scheduler-core"]),
+    ("scheduler-kafka", &["scheduler-core"]),
     ("scheduler-grpc", &["scheduler-core", "scheduler-proto"]),
     ("scheduler-http", &["scheduler-core"]),
     ("scheduler-deploy", &["scheduler-core", "scheduler-pipeline"]),

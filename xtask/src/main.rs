@@ -6,7 +6,9 @@
 mod borders;
 mod ci;
 mod demo;
+mod mutations;
 mod run;
+mod services;
 mod test;
 mod tools;
 
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  test [ARGS]   build everything and run every test, end to end ones included; ARGS go to `cargo test`
+  test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
   demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
@@ -32,14 +34,16 @@ fn main() -> ExitCode {
         (Some("test"), _) => test::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
+        (Some("services"), _) => services::run(&rest),
+        (Some("mutations"), _) => mutations::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.
         (Some("demo"), [separator, rest @ ..]) if separator == "--" => demo::run(rest),
         (Some("demo"), _) => demo::run(&rest),
         (Some("help" | "--help" | "-h"), _) => {
-            print!("{USAGE}");
+            print!("{USAGE}{}{}", services::USAGE, mutations::USAGE);
             Ok(())
         }
-        _ => Err(format!("which command?\n\n{USAGE}")),
+        _ => Err(format!("which command?\n\n{USAGE}{}{}", services::USAGE, mutations::USAGE)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

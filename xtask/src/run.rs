@@ -18,10 +18,14 @@ pub(crate) fn root() -> PathBuf {
     own.parent().map_or(own.clone(), PathBuf::from)
 }
 
+/// This program.
+pub(crate) fn own() -> Result<PathBuf, Failed> {
+    std::env::current_exe().map_err(|error| format!("where this program lies is unknown: {error}"))
+}
+
 /// Where the binaries of the profile that this was built with lie.
 pub(crate) fn binaries() -> Result<PathBuf, Failed> {
-    let own =
-        std::env::current_exe().map_err(|error| format!("where this program lies is unknown: {error}"))?;
+    let own = own()?;
     own.parent()
         .map(PathBuf::from)
         .ok_or_else(|| format!("{} lies nowhere", own.display()))

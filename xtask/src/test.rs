@@ -4,23 +4,38 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::run::{binaries, cargo, run as execute, shown};
+use crate::run::{binaries, cargo, own, run as execute, shown};
+use crate::services::{self, Private};
 use crate::{Failed, tools};
 
 /// Names the directory with the binaries that end to end tests start.
-const BINARIES: &str = "SCHEDULER_BIN_DIR";
+pub(crate) const BINARIES: &str = "SCHEDULER_BIN_DIR";
+/// Names this program, for tests that start services of their own to kill them.
+pub(crate) const XTASK: &str = "SCHEDULER_XTASK";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let begun = Instant::now();
     tools::ensure()?;
+    // The first time TiDB takes minutes to build, which is time that cargo takes as well.
+    let services = std::thread::spawn(Private::start);
     // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
-    execute(cargo(&["build", "--workspace", "--bins", "--examples"]))?;
+    let binaries_built = execute(cargo(&["build", "--workspace", "--bins", "--examples"]));
+    if binaries_built.is_err() {
+        services::cancel();
+    }
+    let services = services
+        .join()
+        .unwrap_or_else(|_| Err("the services were not started: a bug of xtask".to_owned()));
+    binaries_built?;
+    let services = services?;
     let built = begun.elapsed();
 
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
     command
         .args(arguments)
         .env(BINARIES, binaries()?)
+        .env(XTASK, own()?)
+        .envs(services.addresses().iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped());
     let line = shown(&command);
     println!("$ {line}");

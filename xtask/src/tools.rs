@@ -17,6 +17,9 @@ const NEEDED: [(&str, &str); 7] = [
     ("wget", "wget"),
 ];
 
+/// What Kafka is fetched with and runs on.
+const FOR_KAFKA: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
+
 /// Whether the program is in the path.
 pub(crate) fn is_installed(program: &str) -> bool {
     std::env::var_os("PATH")
@@ -25,6 +28,33 @@ pub(crate) fn is_installed(program: &str) -> bool {
 
 /// Installs what is missing where that is possible, else says how.
 pub(crate) fn ensure() -> Result<(), Failed> {
+    install(missing, "")
+}
+
+/// The same for what the services are made with.
+pub(crate) fn ensure_for_services(kafka: bool, tidb: bool) -> Result<(), Failed> {
+    if kafka {
+        let missing = || {
+            let absent = FOR_KAFKA.iter().filter(|(program, _)| !is_installed(program));
+            absent.map(|(_, package)| *package).collect()
+        };
+        install(
+            missing,
+            "; or set SCHEDULER_TEST_KAFKA to the `host:port` of a Kafka that runs",
+        )?;
+    }
+    // What Debian calls Go is too old in most of its releases: it is not installed, but asked for.
+    if tidb && !is_installed("go") {
+        return Err(
+            "`go` is missing, with which TiDB is built: install Go 1.25 or newer (https://go.dev/dl); \
+             or set SCHEDULER_TEST_TIDB to the `mysql://user@host:port` of a TiDB that runs"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn install(missing: impl Fn() -> Vec<&'static str>, otherwise: &str) -> Result<(), Failed> {
     let packages = missing();
     if packages.is_empty() {
         return Ok(());
@@ -35,7 +65,7 @@ pub(crate) fn ensure() -> Result<(), Failed> {
     );
     if !(is_root() && is_installed("apt-get")) {
         return Err(format!(
-            "programs are missing that tests need; on Debian: sudo {install}"
+            "programs are missing that tests need; on Debian: sudo {install}{otherwise}"
         ));
     }
     println!("missing: {}", packages.join(" "));
@@ -48,7 +78,10 @@ pub(crate) fn ensure() -> Result<(), Failed> {
     run(apt_get(&arguments))?;
     match missing().as_slice() {
         [] => Ok(()),
-        left => Err(format!("still missing after `{install}`: {}", left.join(" "))),
+        left => Err(format!(
+            "still missing after `{install}`: {}{otherwise}",
+            left.join(" ")
+        )),
     }
 }
 

@@ -1,0 +1,317 @@
+//! Apache Kafka and TiDB on this machine, for tests and development.
+//!
+//! What they are made of is fetched or built once into a cache outside the repository. They run detached, in a run directory that has
+//! their data, logs and records; they listen on 127.0.0.1 only, and are ended by process id.
+
+pub(crate) mod cache;
+mod kafka;
+mod options;
+mod ports;
+mod private;
+mod process;
+mod tidb;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use self::options::{Action, Options};
+use self::ports::Wish;
+use self::process::{LOOK, Record};
+use crate::{Failed, tools};
+
+pub(crate) use self::private::{KAFKA, Private, TIDB};
+
+/// How long servers may take until they answer: a cold start on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What is written of the commands.
+pub(crate) const USAGE: &str = options::USAGE;
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
+    let options = Options::parse(arguments)?;
+    match options.action {
+        Action::Up => {
+            up(&options)?;
+            print!("{}", table(&options.run));
+            for (variable, value) in addresses(&options.run) {
+                println!("export {variable}={value}");
+            }
+            Ok(())
+        }
+        Action::Down => {
+            let stopped = down(&options, false)?;
+            println!(
+                "stopped: {}",
+                if stopped.is_empty() {
+                    "nothing ran".into()
+                } else {
+                    stopped.join(", ")
+                }
+            );
+            Ok(())
+        }
+        Action::Status => {
+            print!("{}", table(&options.run));
+            Ok(())
+        }
+        Action::Fetch => fetch(&options),
+        Action::Guard => private::guard(&options),
+    }
+}
+
+/// Brings into the cache what the chosen services are made of.
+fn fetch(options: &Options) -> Result<(), Failed> {
+    tools::ensure_for_services(options.kafka, options.tidb)?;
+    if options.kafka {
+        kafka::jars()?;
+    }
+    if options.tidb {
+        tidb::binary()?;
+    }
+    Ok(())
+}
+
+/// Starts what does not run of the chosen services, and waits until they answer. Those that were killed keep their ports and data.
+fn up(options: &Options) -> Result<(), Failed> {
+    cache::make(&options.run)?;
+    let _lock = cache::lock(&options.run)?;
+    let mut cluster = if options.kafka {
+        cluster(options)?
+    } else {
+        Vec::new()
+    };
+    let mut tidb = if options.tidb {
+        Some(tidb_record(options, &cluster)?)
+    } else {
+        None
+    };
+    fetch(options)?;
+    if options.kafka {
+        kafka::start(&options.run, &kafka::jars()?, &mut cluster)?;
+    }
+    if let Some(record) = &mut tidb {
+        tidb::start(&options.run, &tidb::binary()?, record)?;
+    }
+    let brokers = u32::try_from(cluster.len()).unwrap_or(u32::MAX);
+    for broker in &cluster {
+        ready(&options.run, broker, || {
+            kafka::brokers(broker.port()) == Some(brokers)
+        })?;
+    }
+    if let Some(record) = &tidb {
+        ready(&options.run, record, || tidb::is_up(record.ports[1]))?;
+    }
+    Ok(())
+}
+
+/// The brokers that there are to be, with ports.
+fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
+    let known = records(&options.run, true, false);
+    let meant = known
+        .iter()
+        .find(|record| record.pid.is_some())
+        .map(|record| record.of);
+    let brokers = options.brokers.or(meant).unwrap_or(1);
+    if let Some(other) = known
+        .iter()
+        .find(|record| record.of != brokers && record.running().is_some())
+    {
+        return Err(format!(
+            "a cluster of {} runs, and not of {brokers}; end it with `cargo xtask services down --kafka` first",
+            other.of
+        ));
+    }
+    for old in known.iter().filter(|record| record.of != brokers) {
+        let _ = fs::remove_file(options.run.join(format!("{}.process", old.name)));
+    }
+    let mut cluster: Vec<Record> = Vec::new();
+    for broker in 1..=brokers {
+        let mark = kafka::configuration(&options.run, broker).display().to_string();
+        let blank = Record {
+            name: kafka::name(broker),
+            version: kafka::VERSION.to_owned(),
+            mark,
+            of: brokers,
+            ..Record::default()
+        };
+        let record = with_ports(options, blank, &kafka::usual_ports(broker), &cluster)?;
+        cluster.push(record);
+    }
+    Ok(cluster)
+}
+
+fn tidb_record(options: &Options, beside: &[Record]) -> Result<Record, Failed> {
+    let blank = Record {
+        name: tidb::NAME.to_owned(),
+        version: tidb::VERSION.to_owned(),
+        mark: tidb::mark(&options.run),
+        of: 1,
+        ..Record::default()
+    };
+    with_ports(options, blank, &tidb::USUAL_PORTS, beside)
+}
+
+/// The record with the ports that it had, while they can be had, or else with new ones.
+fn with_ports(options: &Options, blank: Record, usual: &[u16], beside: &[Record]) -> Result<Record, Failed> {
+    if let Some(known) = Record::load(&options.run, &blank.name)
+        && known.ports.len() == usual.len()
+        && (known.running().is_some() || ports::are_free(&known.ports))
+    {
+        return Ok(Record {
+            pid: known.pid,
+            ports: known.ports,
+            ..blank
+        });
+    }
+    // Those of other services that do not run now may be promised too.
+    let mut taken: Vec<u16> = beside.iter().flat_map(|record| record.ports.clone()).collect();
+    let others = Record::all(&options.run);
+    taken.extend(
+        others
+            .iter()
+            .filter(|record| record.name != blank.name)
+            .flat_map(|record| &record.ports),
+    );
+    Ok(Record {
+        ports: ports::choose(options.ports, usual, &taken)?,
+        ..blank
+    })
+}
+
+/// Waits until it answers.
+fn ready(run: &Path, record: &Record, answers: impl Fn() -> bool) -> Result<(), Failed> {
+    let begun = Instant::now();
+    while !answers() {
+        let problem = if record.running().is_none() {
+            "ended instead of getting ready".to_owned()
+        } else if begun.elapsed() > PATIENCE {
+            format!("gives no answer after {} s", PATIENCE.as_secs())
+        } else {
+            // Nothing tells us when a server of others begins to answer.
+            std::thread::sleep(LOOK);
+            continue;
+        };
+        let log = process::log(run, &record.name);
+        return Err(format!(
+            "{} {problem}; {} ends with:\n{}",
+            record.name,
+            log.display(),
+            record.tail(run)
+        ));
+    }
+    Ok(())
+}
+
+/// Ends the chosen services; gives their names.
+fn down(options: &Options, force: bool) -> Result<Vec<String>, Failed> {
+    if !options.run.exists() {
+        return Ok(Vec::new());
+    }
+    let _lock = cache::lock(&options.run)?;
+    let mut stopped = Vec::new();
+    for mut record in records(&options.run, options.kafka, options.tidb) {
+        if record.running().is_some() {
+            stopped.push(record.name.clone());
+        }
+        record.stop(&options.run, force)?;
+    }
+    if options.wipe {
+        wipe(options)?;
+    }
+    Ok(stopped)
+}
+
+/// Deletes the chosen services' data and keeps their logs.
+fn wipe(options: &Options) -> Result<(), Failed> {
+    for entry in fs::read_dir(&options.run).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        let ours = (options.kafka && name.starts_with("kafka")) || (options.tidb && name.starts_with("tidb"));
+        let gone = match (ours, path.is_dir()) {
+            (true, true) => fs::remove_dir_all(&path),
+            (true, false) if path.extension().is_none_or(|extension| extension != "log") => {
+                fs::remove_file(&path)
+            }
+            _ => Ok(()),
+        };
+        gone.map_err(|error| format!("{} cannot be deleted: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn records(run: &Path, kafka: bool, tidb: bool) -> Vec<Record> {
+    let mut records = Record::all(run);
+    records.retain(|record| if record.name == tidb::NAME { tidb } else { kafka });
+    records
+}
+
+/// The variables that lead tests to what runs.
+fn addresses(run: &Path) -> Vec<(&'static str, String)> {
+    let running = |kafka, tidb| {
+        let mut records = records(run, kafka, tidb);
+        records.retain(|record| record.running().is_some());
+        records
+    };
+    let kafka: Vec<String> = running(true, false)
+        .iter()
+        .map(|record| format!("127.0.0.1:{}", record.port()))
+        .collect();
+    let tidb = running(false, true);
+    let mut addresses = Vec::new();
+    if !kafka.is_empty() {
+        addresses.push((KAFKA, kafka.join(",")));
+    }
+    if let Some(record) = tidb.first() {
+        addresses.push((TIDB, format!("mysql://root@127.0.0.1:{}", record.port())));
+    }
+    addresses
+}
+
+/// What there is, for people.
+fn table(run: &Path) -> String {
+    let records = Record::all(run);
+    if records.is_empty() {
+        return "no services; `cargo xtask services up` starts them\n".to_owned();
+    }
+    let mut table = format!(
+        "{:<9} {:<13} {:<8} {:>7} {:>6} {:>9}  LOG\n",
+        "SERVICE", "VERSION", "STATE", "PID", "PORT", "RSS"
+    );
+    for record in records {
+        let running = record.running();
+        let answers = || {
+            if record.name == tidb::NAME {
+                tidb::is_up(record.ports.get(1).copied().unwrap_or_default())
+            } else {
+                kafka::brokers(record.port()).is_some()
+            }
+        };
+        let state = match (running, record.pid) {
+            (Some(_), _) if answers() => "up",
+            (Some(_), _) => "silent",
+            (None, Some(_)) => "died",
+            (None, None) => "stopped",
+        };
+        let resident = running.and_then(process::resident);
+        let _ = writeln!(
+            table,
+            "{:<9} {:<13} {:<8} {:>7} {:>6} {:>9}  {}",
+            record.name,
+            record.version,
+            state,
+            record.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            record.port(),
+            resident.map_or("-".to_owned(), |mebibytes| format!("{mebibytes} MiB")),
+            process::log(run, &record.name).display()
+        );
+    }
+    table
+}
+
+/// Ends what is being fetched or built.
+pub(crate) fn cancel() {
+    cache::CANCELLED.store(true, Ordering::Relaxed);
+}

@@ -1,0 +1,117 @@
+//! Services of one command alone, with fresh data, which end with it however it ends.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::options::{Action, Options};
+use super::process::Record;
+use super::{addresses, down, up};
+use crate::Failed;
+use crate::run::{own, root};
+
+/// Leads tests to Kafka: `host:port,...`.
+pub(crate) const KAFKA: &str = "SCHEDULER_TEST_KAFKA";
+/// Leads tests to TiDB: `mysql://user@host:port`.
+pub(crate) const TIDB: &str = "SCHEDULER_TEST_TIDB";
+
+/// What runs until this is dropped.
+///
+/// Another process watches over it: it holds the end of a pipe from us, which the system closes also when we are killed.
+#[derive(Debug)]
+pub(crate) struct Private {
+    guard: Option<Child>,
+    addresses: Vec<(&'static str, String)>,
+}
+
+impl Private {
+    /// Starts those services to which no variable leads.
+    pub(crate) fn start() -> Result<Self, Failed> {
+        let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+        let run = root().join(format!("target/services-of-tests-{}", std::process::id()));
+        let options = Options {
+            kafka: unset(KAFKA),
+            tidb: unset(TIDB),
+            ..Options::new(Action::Up, run)
+        };
+        if !(options.kafka || options.tidb) {
+            return Ok(Self {
+                guard: None,
+                addresses: Vec::new(),
+            });
+        }
+        forget_older(&options.run);
+        let guard = watch_over(&options.run)?;
+        let mut private = Self {
+            guard: Some(guard),
+            addresses: Vec::new(),
+        };
+        up(&options)?;
+        private.addresses = addresses(&options.run);
+        for (variable, value) in &private.addresses {
+            println!("{variable}={value}");
+        }
+        Ok(private)
+    }
+
+    /// The variables that lead to them, for tests.
+    pub(crate) fn addresses(&self) -> &[(&'static str, String)] {
+        &self.addresses
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
+    }
+}
+
+/// Starts the process that ends the services of a run directory when we end.
+fn watch_over(run: &Path) -> Result<Child, Failed> {
+    use std::os::unix::process::CommandExt as _;
+    Command::new(own()?)
+        .args(["services", "guard", "--dir"])
+        .arg(run)
+        .stdin(Stdio::piped())
+        // Ctrl-C ends us, and it has work to do then.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("the guard of the services did not start: {error}"))
+}
+
+/// What that process does.
+pub(crate) fn guard(options: &Options) -> Result<(), Failed> {
+    // Nobody writes; it ends when the other end is closed.
+    let mut nothing = [0; 64];
+    while std::io::stdin().read(&mut nothing).is_ok_and(|read| read > 0) {}
+    // Their data is deleted: they need no time to save it.
+    let options = Options {
+        wipe: true,
+        ..options.clone()
+    };
+    down(&options, true).map(drop)
+}
+
+/// Logs of earlier runs are kept until the next one.
+fn forget_older(run: &Path) {
+    let prefix = "services-of-tests-";
+    let older = run.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let older = older.into_iter().flatten().flatten();
+    let older = older.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    for path in older
+        .map(|entry| entry.path())
+        .filter(|path: &PathBuf| path != run)
+    {
+        if Record::all(&path).iter().all(|record| record.running().is_none()) && !is_locked(&path) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+fn is_locked(run: &Path) -> bool {
+    fs::File::open(run.join("lock")).is_ok_and(|file| file.try_lock().is_err())
+}
