@@ -54,6 +54,7 @@ impl Harness {
             policy: Arc::new(policy),
             resume: Offset::ZERO,
             state: Bytes::new(),
+            log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             unclean: false,
             grace: std::time::Duration::ZERO,

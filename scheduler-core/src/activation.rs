@@ -1,11 +1,15 @@
 //! How a shard comes up where its partition is assigned, and how it lets go.
 //!
 //! ```text
+//!     ┌──────────── Waiting ◄───┐
+//!     ▼                         │ fenced
 //! Claiming ──► Measuring ──► Active ──► Draining ──► Released
-//!     │            │           └───────► Fenced
 //!     │            └──► Damaged
 //!     └──► Quarantined
 //! ```
+//!
+//! A shard that turns out to have another owner though placement says that it is ours is claimed again after a pause, which grows while that
+//! goes on: of two nodes that are both told that it is theirs each has it for a while, and whoever is told that it is not stops for good.
 //!
 //! The driver does what each [`Step`] says and comes back with its result. Replay and grace are the [`Shard`]'s own: it is given
 //! tasks from the resume offset on, and knows which of them its last owner may have leased.
@@ -14,23 +18,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::DecodeError;
-use crate::id::{CheckpointId, Offset, ShardId, Tenure};
-use crate::policy::PipelinePolicy;
+use crate::id::{CheckpointId, NodeId, Offset, ShardId, Tenure};
+use crate::policy::{PipelinePolicy, mix};
 use crate::port::log::Bounds;
 use crate::port::store::{Claimed, PreviousOwner};
 use crate::shard::{Shard, ShardConfig};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// How many owners in a row may die without saving anything before a shard is left alone.
 pub const QUARANTINE_AFTER: u32 = 3;
+
+/// The pause before a shard that another owner took is claimed again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause doubles up to this each time; a shard that ran for longer than this begins with the first pause again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A shard that leaves while there is always more to save is released after so many checkpoints. More than one: of the first it may be that
+/// it was made before leasing stopped.
+const MOST_FLUSHES: u32 = 8;
 
 /// Where an activation is.
 #[derive(Clone, Debug)]
 enum Phase {
     Claiming,
     Measuring(Claimed),
-    Active(Tenure),
-    Draining(Tenure),
+    Active {
+        tenure: Tenure,
+        since: Timestamp,
+    },
+    Draining {
+        tenure: Tenure,
+        /// Checkpoints that have been saved since it began.
+        saved: u32,
+    },
+    /// Another owner has the shard; it is claimed again then.
+    Waiting(Timestamp),
     Ended,
 }
 
@@ -53,7 +74,10 @@ pub enum Step {
         /// One past the last record of the log now: what is before it is replayed.
         log_end: Offset,
     },
-    /// Save until nothing is unsaved, then say [`Activation::saved`].
+    /// Stop leasing: hand the shard [`Input::Leave`](crate::shard::Input::Leave) and no more records, and say [`Activation::saved`] whenever
+    /// a checkpoint is saved, and at once if everything is.
+    Leave,
+    /// Save what is unsaved, then say [`Activation::saved`].
     Flush,
     /// Release the tenure in the store; the shard is done with here.
     Release(Tenure),
@@ -62,6 +86,10 @@ pub enum Step {
         /// How many of them.
         owners: u32,
     },
+    /// Drop the machine without saving, and everything that works for it; come back then with [`Activation::due`].
+    Retreat(Timestamp),
+    /// Drop whatever is left of the shard.
+    Drop,
     /// Wait.
     Nothing,
 }
@@ -72,7 +100,11 @@ pub struct Activation {
     shard: ShardId,
     policy: Arc<PipelinePolicy>,
     grace: Duration,
+    /// Draws the pauses: other nodes draw others.
+    seed: u64,
     phase: Phase,
+    /// How often in a row it was found with another owner.
+    retreats: u32,
     /// Whether it was revoked before it came up.
     leaving: bool,
     /// Whether it comes up however many owners died.
@@ -81,13 +113,19 @@ pub struct Activation {
 
 impl Activation {
     /// Begins: the partition was assigned to this node.
-    pub fn begin(shard: ShardId, policy: Arc<PipelinePolicy>, grace: Duration) -> (Self, Step) {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+    pub fn begin(shard: ShardId, node: NodeId, policy: Arc<PipelinePolicy>, grace: Duration) -> (Self, Step) {
+        let (high, low) = ((node.0 >> 64) as u64, node.0 as u64);
         (
             Self {
                 shard,
                 policy,
                 grace,
+                seed: mix(
+                    high ^ mix(low ^ mix(u64::from(shard.pipeline.0) << 32 | u64::from(shard.partition.0)))
+                ),
                 phase: Phase::Claiming,
+                retreats: 0,
                 leaving: false,
                 insist: false,
             },
@@ -134,6 +172,7 @@ impl Activation {
             policy: self.policy.clone(),
             resume: claimed.resume,
             state: claimed.state.clone(),
+            log_start: bounds.start,
             log_end: bounds.end,
             unclean: claimed.previous == PreviousOwner::Vanished,
             grace: self.grace,
@@ -148,7 +187,8 @@ impl Activation {
         };
         let from = claimed.resume.max(bounds.start);
         let missing = from.0 - claimed.resume.0;
-        self.phase = Phase::Active(tenure);
+        self.phase = Phase::Active { tenure, since: now };
+        self.insist = false;
         Ok(Step::Run {
             shard: Box::new(shard),
             from,
@@ -160,9 +200,13 @@ impl Activation {
     /// The partition goes to another node, or this one goes down.
     pub fn revoke(&mut self) -> Step {
         match self.phase {
-            Phase::Active(tenure) => {
-                self.phase = Phase::Draining(tenure);
-                Step::Flush
+            Phase::Active { tenure, .. } => {
+                self.phase = Phase::Draining { tenure, saved: 0 };
+                Step::Leave
+            }
+            Phase::Waiting(_) => {
+                self.phase = Phase::Ended;
+                Step::Drop
             }
             Phase::Measuring(ref claimed) if claimed.previous != PreviousOwner::Vanished => {
                 let claimed = claimed.clone();
@@ -174,7 +218,7 @@ impl Activation {
                 self.leaving = true;
                 Step::Nothing
             }
-            Phase::Draining(_) | Phase::Ended => Step::Nothing,
+            Phase::Draining { .. } | Phase::Ended => Step::Nothing,
         }
     }
 
@@ -189,33 +233,76 @@ impl Activation {
 
     /// A checkpoint is saved; `rest` is the one that would cover what has happened since, if anything has.
     pub fn saved(&mut self, rest: Option<CheckpointId>) -> Step {
-        match (&self.phase, rest) {
-            (Phase::Draining(_), Some(_)) => Step::Flush,
-            (Phase::Draining(tenure), None) => {
-                let tenure = *tenure;
-                self.phase = Phase::Ended;
-                Step::Release(tenure)
+        let Phase::Draining { tenure, saved } = &mut self.phase else {
+            return Step::Nothing;
+        };
+        *saved += 1;
+        if rest.is_some() && *saved < MOST_FLUSHES {
+            return Step::Flush;
+        }
+        // If there is more, it is what workers said since: of every lease the store knows, and workers keep what is not settled. Waiting on
+        // would wait for as long as they are busy.
+        let tenure = *tenure;
+        self.phase = Phase::Ended;
+        Step::Release(tenure)
+    }
+
+    /// The store says that the shard has another owner. Unless it was to leave, it is claimed again after a pause.
+    pub fn fenced(&mut self, now: Timestamp) -> Step {
+        match self.phase {
+            Phase::Active { since, .. } => {
+                if now.since(since) > LONGEST_PAUSE {
+                    self.retreats = 0;
+                }
+                let until = now + self.pause();
+                self.retreats = self.retreats.saturating_add(1);
+                self.phase = Phase::Waiting(until);
+                Step::Retreat(until)
             }
+            Phase::Draining { .. } => {
+                self.phase = Phase::Ended;
+                Step::Drop
+            }
+            Phase::Claiming | Phase::Measuring(_) | Phase::Waiting(_) | Phase::Ended => Step::Nothing,
+        }
+    }
+
+    /// From half of it up to the whole of a pause that doubles each time.
+    fn pause(&self) -> Duration {
+        let full = FIRST_PAUSE * (1 << self.retreats.min(5));
+        let half = millis(full.min(LONGEST_PAUSE)) / 2;
+        let chance = mix(self.seed ^ u64::from(self.retreats)) % (half + 1);
+        Duration::from_millis(half + chance)
+    }
+
+    /// The time of [`Step::Retreat`] has come.
+    pub fn due(&mut self, now: Timestamp) -> Step {
+        match self.phase {
+            Phase::Waiting(until) if until <= now => {
+                self.phase = Phase::Claiming;
+                Step::Claim
+            }
+            Phase::Waiting(until) => Step::Retreat(until),
             _ => Step::Nothing,
         }
     }
 
-    /// The store says that the shard has another owner, or placement that it is lost: drop it without saving.
-    pub fn fenced(&mut self) {
+    /// Placement says that the shard is another node's: drop it without saving.
+    pub fn lose(&mut self) {
         self.phase = Phase::Ended;
     }
 
     /// By what right the shard acts, while it does.
     pub fn tenure(&self) -> Option<Tenure> {
         match self.phase {
-            Phase::Active(tenure) | Phase::Draining(tenure) => Some(tenure),
-            Phase::Claiming | Phase::Measuring(_) | Phase::Ended => None,
+            Phase::Active { tenure, .. } | Phase::Draining { tenure, .. } => Some(tenure),
+            Phase::Claiming | Phase::Measuring(_) | Phase::Waiting(_) | Phase::Ended => None,
         }
     }
 
     /// Whether it is on its way to let go.
     pub fn is_leaving(&self) -> bool {
-        self.leaving || matches!(self.phase, Phase::Draining(_))
+        self.leaving || matches!(self.phase, Phase::Draining { .. })
     }
 
     /// Whether nothing will happen any more.
@@ -243,7 +330,7 @@ mod tests {
 
     fn activation() -> Activation {
         let shard = ShardId::new(PipelineId(1), Partition(0));
-        Activation::begin(shard, Arc::default(), Duration::from_secs(5)).0
+        Activation::begin(shard, NodeId(7), Arc::default(), Duration::from_secs(5)).0
     }
 
     #[test]
@@ -265,7 +352,7 @@ mod tests {
                 ..
             }
         ));
-        assert!(matches!(activation.revoke(), Step::Flush));
+        assert!(matches!(activation.revoke(), Step::Leave));
         assert!(matches!(activation.saved(Some(CheckpointId(2))), Step::Flush));
         assert!(matches!(
             activation.saved(None),
@@ -338,7 +425,7 @@ mod tests {
             let step = activation.measured(Timestamp::ZERO, bounds);
             assert!(matches!(step, Ok(Step::Run { .. })));
             assert!(activation.is_leaving());
-            assert!(matches!(activation.revoke(), Step::Flush));
+            assert!(matches!(activation.revoke(), Step::Leave));
             assert!(matches!(activation.saved(None), Step::Release(_)));
         }
     }
@@ -368,10 +455,92 @@ mod tests {
         assert!(activation.has_ended());
     }
 
+    fn active(now: Timestamp) -> Activation {
+        let mut activation = activation();
+        activation.claimed(claimed(0));
+        run(&mut activation, now);
+        activation
+    }
+
+    fn run(activation: &mut Activation, now: Timestamp) {
+        let bounds = Bounds {
+            start: Offset(4),
+            end: Offset(20),
+        };
+        let step = activation.measured(now, bounds);
+        assert!(matches!(step, Ok(Step::Run { .. })));
+    }
+
+    #[test]
+    fn a_shard_that_another_owner_took_is_claimed_again_later_and_later() {
+        let mut now = Timestamp::from_millis(1_000);
+        let mut activation = active(now);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let Step::Retreat(until) = activation.fenced(now) else {
+                panic!("it is still ours");
+            };
+            assert_eq!(activation.tenure(), None);
+            let early = activation.due(Timestamp::from_millis(until.as_millis() - 1));
+            assert!(matches!(early, Step::Retreat(again) if again == until));
+            pauses.push(millis(until.since(now)));
+            now = until;
+            assert!(matches!(activation.due(now), Step::Claim));
+            assert!(matches!(activation.claimed(claimed(0)), Step::Measure));
+            run(&mut activation, now);
+        }
+        assert!((500..=1_000).contains(&pauses[0]), "{pauses:?}");
+        assert!(
+            pauses
+                .iter()
+                .rev()
+                .take(3)
+                .all(|pause| (15_000..=30_000).contains(pause)),
+            "{pauses:?}"
+        );
+        // Once it has been here for a while, all is well again.
+        now = now + Duration::from_mins(1);
+        let Step::Retreat(until) = activation.fenced(now) else {
+            panic!("it is still ours");
+        };
+        assert!(until <= now + FIRST_PAUSE);
+    }
+
+    #[test]
+    fn whoever_is_told_that_a_shard_is_not_its_own_does_not_claim_it_again() {
+        let now = Timestamp::from_millis(1_000);
+        let mut leaving = active(now);
+        leaving.revoke();
+        assert!(matches!(leaving.fenced(now), Step::Drop));
+        let mut waiting = active(now);
+        waiting.fenced(now);
+        assert!(matches!(waiting.revoke(), Step::Drop));
+        let mut lost = active(now);
+        lost.fenced(now);
+        lost.lose();
+        for mut activation in [leaving, waiting, lost] {
+            assert!(activation.has_ended());
+            assert!(matches!(activation.due(now + LONGEST_PAUSE), Step::Nothing));
+        }
+    }
+
+    #[test]
+    fn a_shard_that_leaves_under_load_leaves_all_the_same() {
+        let mut activation = active(Timestamp::ZERO);
+        activation.revoke();
+        for _ in 1..MOST_FLUSHES {
+            assert!(matches!(activation.saved(Some(CheckpointId(9))), Step::Flush));
+        }
+        assert!(matches!(
+            activation.saved(Some(CheckpointId(9))),
+            Step::Release(_)
+        ));
+    }
+
     #[test]
     fn what_comes_too_late_changes_nothing() {
         let mut activation = activation();
-        activation.fenced();
+        activation.lose();
         assert!(matches!(activation.claimed(claimed(0)), Step::Nothing));
         assert!(matches!(activation.saved(None), Step::Nothing));
     }

@@ -14,26 +14,26 @@ use crate::time::Timestamp;
 pub use self::policy::{policy, put_policy};
 pub use self::task::{dead_task, parked_task, put_dead_task, put_parked_task, put_spec, spec};
 
-fn put_timestamp(out: &mut Vec<u8>, value: Timestamp) {
+pub(crate) fn put_timestamp(out: &mut Vec<u8>, value: Timestamp) {
     put_varint(out, value.as_millis());
 }
 
-fn timestamp(from: &mut Reader) -> Result<Timestamp, DecodeError> {
+pub(crate) fn timestamp(from: &mut Reader) -> Result<Timestamp, DecodeError> {
     from.varint().map(Timestamp::from_millis)
 }
 
-fn put_option(out: &mut Vec<u8>, value: Option<&Bytes>) {
+pub(crate) fn put_option(out: &mut Vec<u8>, value: Option<&Bytes>) {
     out.push(value.is_some().into());
     if let Some(value) = value {
         put_bytes(out, value);
     }
 }
 
-fn option(from: &mut Reader) -> Result<Option<Bytes>, DecodeError> {
+pub(crate) fn option(from: &mut Reader) -> Result<Option<Bytes>, DecodeError> {
     Ok(if flag(from)? { Some(from.bytes()?) } else { None })
 }
 
-fn flag(from: &mut Reader) -> Result<bool, DecodeError> {
+pub(crate) fn flag(from: &mut Reader) -> Result<bool, DecodeError> {
     match from.byte()? {
         0 => Ok(false),
         1 => Ok(true),

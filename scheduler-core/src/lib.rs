@@ -20,6 +20,7 @@
 //!     policy: Arc::default(),
 //!     resume: Offset::ZERO,
 //!     state: Default::default(),
+//!     log_start: Offset::ZERO,
 //!     log_end: Offset::ZERO,
 //!     unclean: false,
 //!     grace: Duration::from_secs(5),
@@ -51,6 +52,7 @@
 //! | [`pipeline`] | a pipeline on one node: its shards and the sessions of its workers |
 //! | [`activation`] | how a shard comes up and lets go |
 //! | [`scaling`] | how many workers are wanted |
+//! | [`tape`] | recordings of what a shard was told, and their replay |
 //! | [`encoding`], [`codec`] | how policies and tasks become bytes |
 //! | [`port`] | what the machines need of the world, and what transports call |
 //! | [`id`], [`name`], [`task`], [`outcome`], [`policy`], [`checkpoint`], [`key`] | the words |
@@ -70,5 +72,6 @@ pub mod scaling;
 pub mod session;
 pub mod shard;
 mod snapshot;
+pub mod tape;
 pub mod task;
 pub mod time;

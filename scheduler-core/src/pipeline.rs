@@ -4,7 +4,7 @@
 //! time and an [`Event`], effects in the caller's buffer. After each batch of events the driver calls [`PipelineNode::dispatch`] once,
 //! so that a batch of arrivals meets a batch of credits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::id::{CheckpointId, LeaseToken, Offset, Partition, WorkerId};
 use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello};
 use crate::session::{Session, SessionId};
-use crate::shard::{Answer, Counts, Input, Output, Shard};
+use crate::shard::{Answer, Counts, Input, Output, PageId, Shard};
 use crate::task::Record;
 use crate::time::Timestamp;
 
@@ -76,6 +76,8 @@ pub enum Effect {
     LoadParked {
         /// Whose.
         partition: Partition,
+        /// Which page it is.
+        page: PageId,
         /// The last one that was read.
         after: Option<(Timestamp, Offset)>,
         /// How far ahead.
@@ -94,6 +96,10 @@ pub struct PipelineNode {
     by_worker: BTreeMap<WorkerId, SessionId>,
     /// Sessions with room, in the order in which they are served.
     waiting: VecDeque<SessionId>,
+    /// Sessions that share their worker's room, have no credit here, and were not told that tasks wait.
+    unaware: BTreeSet<SessionId>,
+    /// Sessions that were told so, and have given credit since the last dispatch.
+    answered: BTreeSet<SessionId>,
     paused: bool,
     watch_all: bool,
     /// When silent sessions are looked for next.
@@ -110,6 +116,8 @@ impl PipelineNode {
             sessions: BTreeMap::new(),
             by_worker: BTreeMap::new(),
             waiting: VecDeque::new(),
+            unaware: BTreeSet::new(),
+            answered: BTreeSet::new(),
             paused,
             watch_all: false,
             next_sweep: Timestamp::MAX,
@@ -173,11 +181,15 @@ impl PipelineNode {
         Answer::Done
     }
 
-    /// Lets ready tasks meet waiting credits.
+    /// Lets ready tasks meet waiting credits, and tells those who share their room what it came to.
     pub fn dispatch(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.paused {
-            return;
+        if !self.paused {
+            self.meet(now, effects);
         }
+        self.tell_waiting(effects);
+    }
+
+    fn meet(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         // How many have not had their share in this round.
         let mut left = self.waiting.len();
         while let Some(&id) = self.waiting.front() {
@@ -256,8 +268,9 @@ impl PipelineNode {
         self.tell_shard(now, partition, Input::Policy(self.policy.clone()), effects);
         self.tell_shard(now, partition, Input::WatchAll(self.watch_all), effects);
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
-            if self.sessions[&id].moved.contains(&partition) {
-                // What the worker holds of the shard since it was here last, nobody has told us: it says so in a new session.
+            let session = &self.sessions[&id];
+            if session.shares || session.moved.contains(&partition) {
+                // What the worker has of the shard from elsewhere, nobody has told us: it says so in a new session.
                 self.end(now, id, effects);
             } else {
                 self.attach(now, id, partition, effects);
@@ -269,7 +282,12 @@ impl PipelineNode {
         if let Some(older) = self.by_worker.insert(hello.worker, id) {
             self.sessions.remove(&older);
             self.waiting.retain(|waiting| *waiting != older);
+            self.unaware.remove(&older);
+            self.answered.remove(&older);
             effects.push(Effect::End(older));
+        }
+        if hello.shares {
+            self.unaware.insert(id);
         }
         self.sessions.insert(id, Session::new(now, hello));
         self.next_sweep = self.next_sweep.min(now + self.policy.timeouts.heartbeat);
@@ -298,6 +316,8 @@ impl PipelineNode {
             return;
         };
         self.waiting.retain(|waiting| *waiting != id);
+        self.unaware.remove(&id);
+        self.answered.remove(&id);
         if !session.is_poll {
             self.by_worker.remove(&session.worker);
             self.tell_all(
@@ -350,6 +370,9 @@ impl PipelineNode {
                     if had_none && session.credit() > 0 {
                         self.waiting.push_back(id);
                     }
+                    if session.waits {
+                        self.answered.insert(id);
+                    }
                 }
                 WorkerCommand::Alive => self.tell_all(now, &Input::Alive { worker }, effects),
                 WorkerCommand::Progress {
@@ -362,6 +385,7 @@ impl PipelineNode {
                     progress,
                 } => {
                     let input = Input::Extend {
+                        worker,
                         offset,
                         token,
                         progress: Some(progress).filter(|progress| progress.len() <= MAX_PROGRESS),
@@ -374,6 +398,17 @@ impl PipelineNode {
                     };
                     session.draining = true;
                     self.waiting.retain(|waiting| *waiting != id);
+                }
+                WorkerCommand::Recall => {
+                    let Some(session) = self.sessions.get_mut(&id) else {
+                        return;
+                    };
+                    let unused = session.recall();
+                    self.waiting.retain(|waiting| *waiting != id);
+                    if session.shares && !session.waits {
+                        self.unaware.insert(id);
+                    }
+                    effects.push(Effect::Tell(id, WorkerEvent::Recalled(unused)));
                 }
             }
         }
@@ -425,6 +460,33 @@ impl PipelineNode {
         // Those who live have spoken again by then: looking a little later costs nothing.
         let first = others.iter().map(|(_, until)| *until).min();
         self.next_sweep = first.map_or(Timestamp::MAX, |first| first.max(now + timeout / 4));
+    }
+
+    /// Tells sessions that share their worker's room when it becomes so, and when it is no longer so, that tasks wait here for their credit.
+    ///
+    /// Only change is told: a worker under full load, whose credit is used as it comes, hears nothing.
+    fn tell_waiting(&mut self, effects: &mut Vec<Effect>) {
+        for id in std::mem::take(&mut self.answered) {
+            if let Some(session) = self.sessions.get_mut(&id)
+                && session.credit() > 0
+            {
+                session.waits = false;
+                effects.push(Effect::Tell(id, WorkerEvent::Waiting(false)));
+            }
+        }
+        if self.unaware.is_empty() || self.paused || self.next_shard().is_none() {
+            return;
+        }
+        for id in std::mem::take(&mut self.unaware) {
+            // It may have been given credit since it was found without.
+            if let Some(session) = self.sessions.get_mut(&id)
+                && !session.draining
+                && session.credit() == 0
+            {
+                session.waits = true;
+                effects.push(Effect::Tell(id, WorkerEvent::Waiting(true)));
+            }
+        }
     }
 
     /// The shard whose next task is the most urgent, and of those the longest waiting.
@@ -516,9 +578,15 @@ impl PipelineNode {
                 Output::Changed(offset) => effects.push(Effect::Changed(partition, offset)),
                 Output::Save(checkpoint) => effects.push(Effect::Save(checkpoint)),
                 Output::Truncate(offset) => effects.push(Effect::Truncate(partition, offset)),
-                Output::LoadParked { after, until, limit } => {
+                Output::LoadParked {
+                    page,
+                    after,
+                    until,
+                    limit,
+                } => {
                     effects.push(Effect::LoadParked {
                         partition,
+                        page,
                         after,
                         until,
                         limit,
@@ -553,6 +621,9 @@ impl PipelineNode {
             }
             Some((id, session)) => {
                 session.spend(u32::try_from(leases.len()).unwrap_or(u32::MAX));
+                if session.shares && !session.waits && session.credit() == 0 {
+                    self.unaware.insert(id);
+                }
                 effects.push(Effect::Tell(id, WorkerEvent::Leases(leases)));
             }
             None => {

@@ -17,6 +17,8 @@ pub struct PipelinePolicy {
     pub window: Window,
     /// How long results and dead letters are kept.
     pub retention: Retention,
+    /// When a worker may forget a report.
+    pub settle: Settle,
 }
 
 /// When a failed attempt is followed by another, and how much later.
@@ -67,7 +69,7 @@ impl RetryPolicy {
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea, Flood 2014): every input bit moves every output bit.
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -134,6 +136,17 @@ impl Default for CheckpointPolicy {
             max_ended: 32_768,
         }
     }
+}
+
+/// When a worker may forget a report: what is lost if it and its task's shard die together.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Settle {
+    /// When the next checkpoint is saved: within [`CheckpointPolicy::interval`]. The default; costs nothing a task.
+    #[default]
+    Checkpoint,
+    /// As soon as it can be saved: reports of a few milliseconds make a checkpoint together, one at a time a shard. For work that must not
+    /// be repeated even when worker and shard die together; costs a transaction every few milliseconds while there are reports.
+    Commit,
 }
 
 /// How much a shard holds in memory. What is beyond it stays in the log.

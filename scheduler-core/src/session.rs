@@ -32,6 +32,10 @@ pub(crate) struct Session {
     /// Whether leases are wanted for one answer only.
     pub(crate) is_poll: bool,
     pub(crate) draining: bool,
+    /// See [`WorkerHello::shares`].
+    pub(crate) shares: bool,
+    /// Whether the worker was told that tasks wait, and not told otherwise since.
+    pub(crate) waits: bool,
     pub(crate) seen: Timestamp,
     /// What was said of partitions whose shards are not active here: told to each as it comes up. Bounded by the size of a hello and
     /// [`MAX_DEFERRED`].
@@ -64,6 +68,8 @@ impl Session {
             credit: 0,
             is_poll: false,
             draining: false,
+            shares: hello.shares,
+            waits: false,
             seen: now,
             presented,
             deferred: 0,
@@ -77,6 +83,8 @@ impl Session {
             credit: limit,
             is_poll: true,
             draining: false,
+            shares: false,
+            waits: false,
             seen: now,
             presented: BTreeMap::new(),
             deferred: 0,
@@ -116,6 +124,13 @@ impl Session {
 
     pub(crate) fn add_credit(&mut self, more: u32) {
         self.credit = self.credit.saturating_add(more).min(MAX_CREDIT);
+    }
+
+    /// Makes credit that is not used void, and answers how much there was.
+    pub(crate) fn recall(&mut self) -> u32 {
+        let unused = self.credit();
+        self.credit = 0;
+        unused
     }
 
     pub(crate) fn spend(&mut self, tasks: u32) {

@@ -1,7 +1,8 @@
 //! The state that a checkpoint carries: what a replay of the log from the resume offset does not tell by itself.
 //!
 //! ```text
-//! version (1)
+//! version (2)
+//! totals:   see `shard/account.rs`: tail, absent, lost, finished, died, revived
 //! unsure:   until when, below which offset; both 0 if nothing is
 //! workers:  count, then 16 bytes each
 //! ended:    count of runs, then (gap since the last run's end, length) each
@@ -12,8 +13,9 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, put_varint};
 use crate::id::WorkerId;
+use crate::shard::Totals;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const READY: u8 = 0;
 const DELAYED: u8 = 1;
 const LEASED: u8 = 2;
@@ -47,6 +49,8 @@ pub(crate) enum Phase {
 /// See the module.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Snapshot {
+    /// What has become of the offsets up to now.
+    pub(crate) totals: Totals,
     /// Until when workers of a vanished owner may say more of tasks below which offset than was saved.
     pub(crate) unsure: Option<(u64, u64)>,
     pub(crate) workers: Vec<WorkerId>,
@@ -59,6 +63,17 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = vec![VERSION];
+        let Totals {
+            tail,
+            absent,
+            lost,
+            finished,
+            died,
+            revived,
+        } = self.totals;
+        for total in [tail, absent, lost, finished, died, revived] {
+            put_varint(&mut out, total);
+        }
         let (until, below) = self.unsure.unwrap_or_default();
         put_varint(&mut out, until);
         put_varint(&mut out, below);
@@ -112,6 +127,18 @@ impl Snapshot {
         if reader.byte()? != VERSION {
             return Err(reader.error("the state was written by another version"));
         }
+        let totals = Totals {
+            tail: reader.varint()?,
+            absent: reader.varint()?,
+            lost: reader.varint()?,
+            finished: reader.varint()?,
+            died: reader.varint()?,
+            revived: reader.varint()?,
+        };
+        if totals.revived > totals.died {
+            return Err(reader.error("more tasks live again than have died"));
+        }
+        snapshot.totals = totals;
         let unsure = (reader.varint()?, reader.varint()?);
         snapshot.unsure = (unsure != (0, 0)).then_some(unsure);
         for _ in 0..reader.varint()? {
@@ -223,6 +250,14 @@ mod tests {
                         }
                     });
                 Snapshot {
+                    totals: Totals {
+                        tail: until,
+                        absent: below,
+                        lost: until,
+                        finished: below,
+                        died: until,
+                        revived: until / 2,
+                    },
                     unsure: is_unsure.then_some((until, below)),
                     ended: ended.collect(),
                     tasks: tasks.collect(),

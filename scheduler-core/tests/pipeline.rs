@@ -55,6 +55,7 @@ impl World {
             policy: Arc::default(),
             resume: Offset::ZERO,
             state: Bytes::new(),
+            log_start: Offset::ZERO,
             log_end: Offset::ZERO,
             unclean: false,
             grace: Duration::ZERO,
@@ -82,6 +83,7 @@ impl World {
 
     fn open(&mut self, session: u64, worker: WorkerId) {
         let hello = WorkerHello {
+            shares: false,
             worker,
             name: String::new(),
             held: Vec::new(),

@@ -188,6 +188,7 @@ fn a_sign_of_life_for_one_lease_keeps_that_one() {
     let leases = world.ask(ANNA, 2);
     world.advance(secs(20));
     let extend = |token| Input::Extend {
+        worker: ANNA,
         offset: first,
         token,
         progress: Some(Bytes::from_static(b"50 %")),
@@ -322,6 +323,7 @@ fn a_running_task_is_cancelled_when_its_attempt_ends_otherwise_than_well() {
         assert_eq!(world.tell(Input::Cancel(task)), Answer::Done);
         assert_eq!(world.stops.len(), 1);
         let extend = Input::Extend {
+            worker: ANNA,
             offset: task,
             token: lease.token,
             progress: None,

@@ -510,3 +510,36 @@ fn an_old_report_does_not_stand_for_a_later_lease_that_was_lost() {
     world.forward();
     assert_eq!(world.state(task), TaskState::Queued);
 }
+
+#[test]
+fn what_the_log_has_lost_is_told_apart_from_what_was_never_there() {
+    let mut world = World::new(policy());
+    let first = world.arrive(task());
+    // A gap, as an aborted batch leaves it; then a task that stays in the log.
+    let second = Offset(first.0 + 4);
+    world.submit_at(second, RecordBody::Task(task()));
+    world.forward();
+    assert_eq!(world.shard.account().absent, 3);
+    let lease = world.lease(ANNA);
+    world.report(ANNA, &lease, success());
+    world.save();
+    let account = world.shard.account();
+    assert_eq!(
+        (account.finished, account.live, account.parked()),
+        (1, 1, Some(0))
+    );
+
+    // The log loses the second one, and a third that nobody has read.
+    world.log.clear();
+    let fourth = Offset(second.0 + 2);
+    world.submit_at(fourth, RecordBody::Task(task()));
+    world.store.log_start = fourth;
+    world.crash();
+    let account = world.shard.account();
+    assert_eq!(
+        (account.absent, account.lost, account.live),
+        (3, 2, 1),
+        "{account:?}"
+    );
+    assert_eq!(account.parked(), Some(0));
+}

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::flag;
 use crate::codec::{DecodeError, Reader, put_varint};
-use crate::policy::{Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Timeouts, Window};
+use crate::policy::{
+    Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Settle, Timeouts, Window,
+};
 
 fn put_fraction(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_bits().to_be_bytes());
@@ -31,6 +33,7 @@ pub fn put_policy(out: &mut Vec<u8>, policy: &PipelinePolicy) {
         checkpoint,
         window,
         retention,
+        settle,
     } = policy;
     let RetryPolicy {
         max_attempts,
@@ -75,6 +78,10 @@ pub fn put_policy(out: &mut Vec<u8>, policy: &PipelinePolicy) {
     put_duration(out, *park_after);
     put_duration(out, *results);
     put_duration(out, *dead);
+    out.push(match settle {
+        Settle::Checkpoint => 0,
+        Settle::Commit => 1,
+    });
 }
 
 /// Takes the fields of a policy one by one, and defaults once they are used up.
@@ -130,6 +137,7 @@ pub fn policy(bytes: Bytes) -> Result<PipelinePolicy, DecodeError> {
         checkpoint,
         window,
         retention,
+        settle,
     } = &mut policy;
     from.number(&mut retry.max_attempts)?;
     from.duration(&mut retry.initial_backoff)?;
@@ -150,6 +158,11 @@ pub fn policy(bytes: Bytes) -> Result<PipelinePolicy, DecodeError> {
     from.duration(&mut window.park_after)?;
     from.duration(&mut retention.results)?;
     from.duration(&mut retention.dead)?;
+    from.take(settle, |from| match from.byte()? {
+        0 => Ok(Settle::Checkpoint),
+        1 => Ok(Settle::Commit),
+        _ => Err(from.error("when reports are settled is unknown")),
+    })?;
     if from.0.is_empty() {
         Ok(policy)
     } else {

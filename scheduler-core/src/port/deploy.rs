@@ -65,6 +65,7 @@ pub enum RolloutPhase {
 /// # Contract
 ///
 /// - [`apply`](Self::apply) says what is wanted and returns; progress is seen by [`rollout`](Self::rollout). Repeating it is safe.
+/// - In a cluster one node deploys a pipeline; a node that is told to do it no longer calls [`hand_over`](Self::hand_over).
 /// - After [`remove`](Self::remove) answers, no worker of the pipeline is running. Removing what does not exist succeeds.
 /// - After a restart of the node the driver applies every pipeline again; workers that were left over are adopted or ended.
 #[async_trait]
@@ -80,6 +81,10 @@ pub trait Deployer: fmt::Debug + Send + Sync + 'static {
 
     /// How the pipeline's deployment fares; `None` if it was never applied.
     async fn rollout(&self, pipeline: PipelineId) -> Result<Option<Rollout>, DeployError>;
+
+    /// Another node deploys the pipeline from now on: ends those of its workers that would not outlive this process, and leaves the others
+    /// to it. What is not deployed is handed over at once.
+    async fn hand_over(&self, pipeline: PipelineId) -> Result<(), DeployError>;
 
     /// Ends the workers of a pipeline.
     async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError>;

@@ -379,6 +379,11 @@ pub struct WorkerHello {
     pub held: Vec<HeldLease>,
     /// Reports that were not settled, in the order in which they were made.
     pub reported: Vec<Report>,
+    /// Whether the worker has sessions with other nodes too, each for the shards that live there.
+    ///
+    /// Its room is dealt out among them, so that it wants [`WorkerEvent::Waiting`]; and what this hello says of shards that are not here
+    /// may be old when they come: then the session ends, and the worker introduces itself anew.
+    pub shares: bool,
 }
 
 /// A lease that a worker holds.
@@ -434,6 +439,8 @@ pub enum WorkerCommand {
     },
     /// It wants no more tasks; credits given so far are void.
     Drain,
+    /// Credits that are not used are void: answered by [`WorkerEvent::Recalled`].
+    Recall,
 }
 
 /// What a worker is told. In batches; order matters.
@@ -458,6 +465,12 @@ pub enum WorkerEvent {
     Moved(Partition),
     /// The node goes down soon: finish, report, then reconnect elsewhere.
     GoAway,
+    /// Whether tasks wait here for credit of this session, which [`shares`](WorkerHello::shares) its worker with others.
+    ///
+    /// Said on change alone: `true` when tasks are ready and the session has no credit, `false` when credit that came since is left over.
+    Waiting(bool),
+    /// So many credits were not used and are void: the answer to [`WorkerCommand::Recall`]. Leases before it count.
+    Recalled(u32),
 }
 
 /// The node's side of a worker's session.

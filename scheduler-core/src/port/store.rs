@@ -23,7 +23,8 @@ pub struct Claimed {
     pub resume: Offset,
     /// The state of the last checkpoint; empty if there is none.
     pub state: Bytes,
-    /// Epochs in a row, up to this one's predecessor, that ended without a checkpoint of theirs.
+    /// Epochs in a row, up to this one's predecessor, that ended without a checkpoint of theirs. An epoch that the same node raised by
+    /// claiming again does not count: it lives.
     pub barren_epochs: u32,
 }
 
@@ -42,7 +43,8 @@ pub enum PreviousOwner {
 ///
 /// # Contract
 ///
-/// - [`claim`](Self::claim) raises the epoch by one, atomically: of two claims one gets the lower epoch.
+/// - [`claim`](Self::claim) raises the epoch by one, atomically: of two claims one gets the lower epoch. Whoever does not hear the answer
+///   claims again under the same [`NodeId`], and [`Claimed::barren_epochs`] stays as it was.
 /// - [`save`](Self::save) is atomic for all its checkpoints that are not fenced: a reader sees all of it or nothing, whatever happens in between.
 /// - A checkpoint under an epoch that is not the stored one changes nothing and is [`Saved::Fenced`].
 /// - A `save` that failed or was dropped may have happened; the same call again is safe and ends in the same state.

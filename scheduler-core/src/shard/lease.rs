@@ -16,7 +16,7 @@ impl Shard {
         let run = millis(self.policy.timeouts.run);
         let now = self.now.as_millis();
         for _ in 0..limit {
-            if self.is_congested() {
+            if self.leaving || self.is_congested() {
                 break;
             }
             let Some(id) = self.ready.peek(&self.slab.slots, self.now) else {
@@ -82,7 +82,7 @@ impl Shard {
     ) -> Answer {
         self.workers.count_report(worker, self.now);
         // The worker waits for a checkpoint to say that it may forget the report, even if nothing else changes.
-        self.mark_dirty();
+        self.mark_reported();
         if self.slot_of(offset).is_none() {
             let early = Early::Report {
                 worker,
@@ -203,20 +203,26 @@ impl Shard {
 
     pub(super) fn extend(
         &mut self,
+        worker: WorkerId,
         offset: u64,
         token: LeaseToken,
         progress: Option<Bytes>,
         out: &mut Vec<Output>,
     ) -> Answer {
-        let Some(id) = self.slot_of(offset) else {
-            return Answer::Late;
-        };
-        let now = self.now.as_millis();
-        let slot = self.slot_mut(id);
-        if slot.state != State::Leased || slot.epoch != token.epoch.0 || slot.attempts != token.attempt.0 {
+        let is_known = self.slot_of(offset).is_some_and(|id| {
+            let slot = self.slot(id);
+            slot.state == State::Leased && slot.token() == token
+        });
+        // Whoever polls introduces itself to a new activation by its signs of life alone.
+        if !is_known && !self.hold(worker, offset, token, out) {
             return Answer::Late;
         }
-        slot.mark = now;
+        let Some(id) = self.slot_of(offset) else {
+            // It is kept until the task is there.
+            return Answer::Done;
+        };
+        let now = self.now.as_millis();
+        self.slot_mut(id).mark = now;
         if let Some(progress) = progress {
             self.slab.note(id).progress = progress;
             self.changed(id, out);

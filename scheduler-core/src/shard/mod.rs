@@ -30,7 +30,9 @@
 //! | `timers.rs` | what happens when a time is over |
 //! | `save.rs` | checkpoints |
 //! | `view.rs` | what can be asked |
+//! | `account.rs` | what has become of every offset |
 
+mod account;
 mod admit;
 mod lease;
 mod parked;
@@ -66,9 +68,13 @@ use crate::outcome::{AttemptOutcome, DeadTask, FinishedTask, ParkedTask};
 use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease};
 use crate::snapshot::Snapshot;
+use crate::tape::Tape;
 use crate::task::Record;
 use crate::time::Timestamp;
 
+pub use self::account::Account;
+pub(crate) use self::account::Totals;
+pub use self::parked::PageId;
 pub use self::view::{Counts, Found};
 
 /// What the world tells a shard.
@@ -78,6 +84,8 @@ pub enum Input {
     Arrive(Record),
     /// The answer to [`Output::LoadParked`]. `next_wake` is when the first task after these is wanted; [`Timestamp::MAX`] if there is none.
     Unpark {
+        /// That of the output. What answers an earlier one, or comes twice, is not taken.
+        page: PageId,
         /// In the order of the store.
         tasks: Vec<ParkedTask>,
         /// Of the first task after these.
@@ -127,8 +135,10 @@ pub enum Input {
         /// Which.
         worker: WorkerId,
     },
-    /// A sign of life for one lease.
+    /// A sign of life for one lease. If an earlier activation gave it out without saving that, it is taken as by [`Input::Attach`].
     Extend {
+        /// Whose it is.
+        worker: WorkerId,
         /// Of which task.
         offset: Offset,
         /// By what right.
@@ -150,6 +160,9 @@ pub enum Input {
     Saved(CheckpointId),
     /// Make a checkpoint as soon as possible if anything has changed.
     Flush,
+    /// The shard is to leave: no task is leased any more, and none comes from the store. What is leased goes on as ever, and what has
+    /// changed is saved as soon as possible.
+    Leave,
     /// Nothing but time has passed.
     Tick,
 }
@@ -186,6 +199,8 @@ pub enum Output {
     Truncate(Offset),
     /// Read parked tasks that are wanted by `until`, after `after` in the store's order, at most `limit`; answer [`Input::Unpark`].
     LoadParked {
+        /// Which page it is.
+        page: PageId,
         /// The last one that was read.
         after: Option<(Timestamp, Offset)>,
         /// How far ahead.
@@ -219,6 +234,8 @@ pub struct ShardConfig {
     pub resume: Offset,
     /// The state of the last checkpoint; empty for a new shard.
     pub state: Bytes,
+    /// The log's first record now: what was before it and has not been read is lost.
+    pub log_start: Offset,
     /// One past the last record of the log now: earlier owners have leased none after it.
     pub log_end: Offset,
     /// Whether the last owner vanished, so that workers alone know what it did after its last checkpoint.
@@ -257,6 +274,8 @@ pub struct Shard {
     /// The log is told to forget what is before it.
     truncated: u64,
     watch_all: bool,
+    leaving: bool,
+    tape: Option<Box<Tape>>,
 }
 
 impl Shard {
@@ -266,6 +285,7 @@ impl Shard {
     pub fn new(now: Timestamp, config: ShardConfig) -> Result<Self, DecodeError> {
         let snapshot = Snapshot::decode(config.state)?;
         let resume = config.resume.0;
+        let totals = snapshot.totals;
         let mut shard = Self {
             tenure: config.tenure,
             now,
@@ -280,10 +300,10 @@ impl Shard {
             recovery: Recovery::new(
                 resume,
                 snapshot,
-                config.log_end.0,
+                (config.log_start.0, config.log_end.0),
                 config.unclean.then(|| now + config.grace),
             ),
-            unsaved: Unsaved::default(),
+            unsaved: Unsaved::new(totals),
             saving: None,
             spare: Vec::new(),
             parking: Vec::new(),
@@ -293,11 +313,30 @@ impl Shard {
             last_checkpoint: CheckpointId::default(),
             truncated: resume,
             watch_all: false,
+            leaving: false,
+            tape: None,
             policy: config.policy,
         };
         // The first checkpoint says that this activation came up.
         shard.mark_dirty();
         Ok(shard)
+    }
+
+    /// [`new`](Self::new), and records everything that the shard is told, up to `limit` bytes.
+    pub fn recorded(now: Timestamp, config: ShardConfig, limit: usize) -> Result<Self, DecodeError> {
+        let tape = Tape::new(now, &config, limit);
+        let mut shard = Self::new(now, config)?;
+        shard.tape = Some(Box::new(tape));
+        Ok(shard)
+    }
+
+    /// Takes away what was recorded since the last time; `None` if the shard does not record, or no more.
+    pub fn take_recorded(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.tape.as_mut()?.take();
+        if self.tape.as_ref().is_some_and(|tape| tape.is_full()) {
+            self.tape = None;
+        }
+        Some(bytes)
     }
 
     /// Takes one input at `now` and appends what must follow to `out`, in order.
@@ -306,6 +345,18 @@ impl Shard {
     ///
     /// If `now` is before that of the last call: the driver's clock must not go back.
     pub fn handle(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) -> Answer {
+        if let Some(tape) = &mut self.tape {
+            tape.heard(now, &input);
+        }
+        let before = out.len();
+        let answer = self.decide(now, input, out);
+        if let Some(tape) = &mut self.tape {
+            tape.said(answer, &out[before..]);
+        }
+        answer
+    }
+
+    fn decide(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) -> Answer {
         assert!(
             self.now <= now,
             "the driver's clock went back from {:?} to {now:?}",
@@ -328,7 +379,11 @@ impl Shard {
                 outcome,
             } => self.report(worker, offset.0, token, outcome, out),
             Input::Arrive(record) => self.arrive(record, out),
-            Input::Unpark { tasks, next_wake } => self.unpark(tasks, next_wake, out),
+            Input::Unpark {
+                page,
+                tasks,
+                next_wake,
+            } => self.unpark(page, tasks, next_wake, out),
             Input::Fetch(task) => self.fetch(task, out),
             Input::Revive(task) => self.revive(task, out),
             Input::Attach {
@@ -339,10 +394,11 @@ impl Shard {
             Input::Detach { worker } => self.detach(worker),
             Input::Alive { worker } => self.workers.alive(worker, now),
             Input::Extend {
+                worker,
                 offset,
                 token,
                 progress,
-            } => self.extend(offset.0, token, progress, out),
+            } => self.extend(worker, offset.0, token, progress, out),
             Input::Cancel(offset) => self.cancel(offset.0, out),
             Input::Hasten(offset) => self.hasten(offset.0, out),
             Input::Watch(offset) => self.watch(offset.0),
@@ -353,6 +409,7 @@ impl Shard {
             Input::Policy(policy) => self.set_policy(policy),
             Input::Saved(id) => self.saved(id, out),
             Input::Flush => self.flush(),
+            Input::Leave => self.leave(),
             Input::Tick => Answer::Done,
         };
         self.save_if_due(out);
@@ -377,7 +434,11 @@ impl Shard {
 
     /// How many tasks are ready to be leased.
     pub fn ready(&self) -> u32 {
-        if self.is_congested() { 0 } else { self.ready.len() }
+        if self.leaving || self.is_congested() {
+            0
+        } else {
+            self.ready.len()
+        }
     }
 
     /// One past the last offset that has arrived: where the log is read on.
@@ -412,8 +473,17 @@ impl Shard {
 
     fn set_policy(&mut self, policy: Arc<PipelinePolicy>) -> Answer {
         self.ready.set_aging(policy.aging.0);
+        let is_timed_anew = policy.timeouts != self.policy.timeouts;
         self.policy = policy;
+        if is_timed_anew {
+            self.arm_all();
+        }
         Answer::Done
+    }
+
+    fn leave(&mut self) -> Answer {
+        self.leaving = true;
+        self.flush()
     }
 
     /// The slot of a live task.

@@ -18,6 +18,10 @@ const PAGE: usize = 1_000;
 /// What a parked task is taken to weigh before it is seen, in bytes.
 const TYPICAL_WEIGHT: usize = 16 << 10;
 
+/// Numbers the pages of parked tasks that an activation asks for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PageId(pub(crate) u64);
+
 /// How far the rows of the store have been loaded.
 #[derive(Debug)]
 pub(super) struct Parked {
@@ -26,6 +30,8 @@ pub(super) struct Parked {
     /// When the first task after it is wanted.
     next_wake: Timestamp,
     loading: Option<Loading>,
+    /// The last page that was asked for.
+    last_page: PageId,
     /// Whether all that the last owner had in memory has been loaded.
     recovered: bool,
 }
@@ -33,6 +39,7 @@ pub(super) struct Parked {
 /// What has happened to rows since a page of them was asked for: the page may be older than that, or newer.
 #[derive(Debug)]
 struct Loading {
+    page: PageId,
     until: Timestamp,
     /// How many there may be.
     limit: usize,
@@ -48,6 +55,7 @@ impl Parked {
             cursor: None,
             next_wake: Timestamp::ZERO,
             loading: None,
+            last_page: PageId::default(),
             recovered: false,
         }
     }
@@ -96,12 +104,18 @@ impl Parked {
 impl Shard {
     pub(super) fn unpark(
         &mut self,
+        page: PageId,
         tasks: Vec<ParkedTask>,
         next_wake: Timestamp,
         out: &mut Vec<Output>,
     ) -> Answer {
-        if self.parked.loading.is_none() {
-            // Nobody asked, so nobody kept account of what has ended since the page was read.
+        if self
+            .parked
+            .loading
+            .as_ref()
+            .is_none_or(|loading| loading.page != page)
+        {
+            // Nobody waits for this page, so nobody kept account of what has ended since it was read.
             return Answer::Late;
         }
         for task in &tasks {
@@ -328,6 +342,7 @@ impl Shard {
     /// Takes the ring to `offset`, over offsets that the log does not have; they are done.
     pub(super) fn skip_to(&mut self, offset: u64, out: &mut Vec<Output>) {
         let tail = self.ring.tail();
+        self.count_gap(offset);
         if offset - self.ring.base() > u64::from(self.policy.window.max_span) {
             // Entries for the whole gap would take more memory than the window may.
             while let Some(Entry::Live(id)) = self.ring.get(self.ring.first_live()) {
@@ -369,7 +384,8 @@ impl Shard {
     /// When parked tasks must be loaded.
     pub(super) fn parked_due(&self) -> Option<Timestamp> {
         let (tasks, bytes) = self.free_room();
-        if self.parked.loading.is_some()
+        if self.leaving
+            || self.parked.loading.is_some()
             || self.parked.next_wake == Timestamp::MAX
             || tasks == 0
             || bytes == 0
@@ -389,7 +405,10 @@ impl Shard {
         // The other half is left to the log.
         let limit = PAGE.min(tasks.div_ceil(2)).min((bytes / TYPICAL_WEIGHT).max(1));
         let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);
+        let page = PageId(self.parked.last_page.0 + 1);
+        self.parked.last_page = page;
         self.parked.loading = Some(Loading {
+            page,
             until: ahead,
             limit,
             saved_wake: Timestamp::MAX,
@@ -401,6 +420,7 @@ impl Shard {
                 .collect(),
         });
         out.push(Output::LoadParked {
+            page,
             after: self.parked.cursor,
             until: ahead,
             limit,

@@ -24,6 +24,8 @@ pub(super) struct Recovery {
     early_len: usize,
     /// Workers that said that they hold some of them.
     holders: BTreeSet<WorkerId>,
+    /// The first record of the log as the shard came up.
+    pub(super) log_start: u64,
     /// One past the last offset that an earlier owner may have leased.
     log_end: u64,
     /// Below it an earlier owner may have done more than it saved.
@@ -65,7 +67,12 @@ impl Early {
 
 impl Recovery {
     /// From the state of the last checkpoint. `grace_until` is `None` if the last owner released the shard.
-    pub(super) fn new(resume: u64, snapshot: Snapshot, log_end: u64, grace_until: Option<Timestamp>) -> Self {
+    pub(super) fn new(
+        resume: u64,
+        snapshot: Snapshot,
+        (log_start, log_end): (u64, u64),
+        grace_until: Option<Timestamp>,
+    ) -> Self {
         let mut runs = snapshot.ended.iter().copied().peekable();
         let (rows, tasks): (Vec<_>, Vec<_>) = snapshot.tasks.into_iter().partition(|task| {
             while runs.next_if(|(_, end)| *end <= task.offset).is_some() {}
@@ -82,6 +89,7 @@ impl Recovery {
             early: BTreeMap::new(),
             early_len: 0,
             holders: BTreeSet::new(),
+            log_start,
             log_end,
             unsure_below: if grace_until.is_some() { log_end } else { below },
             grace_until: grace_until.map_or(inherited, |until| until.max(inherited)),
@@ -96,6 +104,12 @@ impl Recovery {
     pub(super) fn unsure(&self, now: Timestamp) -> Option<(u64, u64)> {
         (now < self.grace_until && self.unsure_below > 0)
             .then_some((self.grace_until.as_millis(), self.unsure_below))
+    }
+
+    /// How many offsets of `from..to` have ended or have rows.
+    pub(super) fn ended_within(&self, from: u64, to: u64) -> u64 {
+        let within = |(first, end): &(u64, u64)| (*end).min(to).saturating_sub((*first).max(from));
+        self.ended.iter().map(within).sum()
     }
 
     pub(super) fn has_ended(&mut self, offset: u64) -> bool {
@@ -222,7 +236,7 @@ impl Shard {
     fn early_is_done(&mut self, worker: WorkerId) {
         self.workers.remove_early(worker);
         // The worker waits for a checkpoint that covers the report, even if the report changed nothing.
-        self.mark_dirty();
+        self.mark_reported();
     }
 
     /// Lets the unsure go when their time is over.

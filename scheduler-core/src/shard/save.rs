@@ -5,19 +5,25 @@
     reason = "workers are bounded by leases and sessions"
 )]
 
+use std::time::Duration;
+
 use super::ring::Entry;
 use super::slab::{Flags, State};
 use super::workers::Covered;
 use super::{
     Answer, Arc, BTreeMap, Bytes, Checkpoint, CheckpointId, DeadTask, Offset, Output, Shard, Slot, Snapshot,
-    Timestamp, WorkerId,
+    Timestamp, Totals, WorkerId,
 };
 use crate::id::Attempt;
 use crate::key::SeenKey;
 use crate::outcome::{DeadReason, Ending, FinishedTask};
+use crate::policy::Settle;
 use crate::snapshot::{Phase, TaskState};
 use crate::task::TaskSpec;
 use crate::time::millis;
+
+/// Reports that settle by commit wait so long for others, with which one checkpoint is made.
+const COMMIT_WITHIN: Duration = Duration::from_millis(2);
 
 /// What has ended since the last checkpoint was made.
 #[derive(Debug, Default)]
@@ -31,6 +37,8 @@ pub(super) struct Unsaved {
     pub(super) rows: Vec<(u64, u32)>,
     /// Bytes of all of it.
     pub(super) bytes: usize,
+    /// What has ended since the log's beginning, all of that included.
+    pub(super) totals: Totals,
     /// When the oldest change must be saved; `None` if nothing has changed.
     due: Option<Timestamp>,
 }
@@ -49,7 +57,15 @@ pub(super) struct Saving {
 }
 
 impl Unsaved {
+    pub(super) fn new(totals: Totals) -> Self {
+        Self {
+            totals,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn die(&mut self, task: DeadTask) {
+        self.totals.died += 1;
         self.bytes += weight(&task);
         // A checkpoint says of each task what has become of it in the end.
         self.revived.retain(|offset| *offset != task.offset);
@@ -57,6 +73,7 @@ impl Unsaved {
     }
 
     pub(super) fn revive(&mut self, offset: Offset) {
+        self.totals.revived += 1;
         self.unparked.retain(|other| *other != offset);
         if let Some(at) = self.dead.iter().position(|task| task.offset == offset) {
             let task = self.dead.remove(at);
@@ -66,6 +83,7 @@ impl Unsaved {
     }
 
     pub(super) fn finish(&mut self, task: FinishedTask) {
+        self.totals.finished += 1;
         self.bytes += size_of::<FinishedTask>() + task.output.len();
         self.finished.push(task);
     }
@@ -152,13 +170,26 @@ impl Shard {
 
     pub(super) fn mark_dirty(&mut self) {
         if self.unsaved.due.is_none() {
-            // Shards of a node come due together, at whole intervals, so that one transaction saves them all.
-            let interval = millis(self.policy.checkpoint.interval).max(1);
-            let due = (self.now.as_millis() / interval)
-                .saturating_add(1)
-                .saturating_mul(interval);
-            self.unsaved.due = Some(Timestamp::from_millis(due));
+            self.unsaved.due = Some(self.next_whole(self.policy.checkpoint.interval));
         }
+    }
+
+    /// Something has changed that a worker waits for.
+    pub(super) fn mark_reported(&mut self) {
+        self.mark_dirty();
+        if self.policy.settle == Settle::Commit {
+            let soon = self.next_whole(COMMIT_WITHIN);
+            self.unsaved.due = self.unsaved.due.map(|due| due.min(soon));
+        }
+    }
+
+    /// The end of the current interval. Shards of a node come due together, so that one transaction saves them all.
+    fn next_whole(&self, interval: Duration) -> Timestamp {
+        let interval = millis(interval).max(1);
+        let end = (self.now.as_millis() / interval)
+            .saturating_add(1)
+            .saturating_mul(interval);
+        Timestamp::from_millis(end)
     }
 
     pub(super) fn flush(&mut self) -> Answer {
@@ -256,6 +287,7 @@ impl Shard {
     /// What a replay from `resume` would not know.
     fn snapshot(&self, resume: u64) -> Snapshot {
         let mut snapshot = Snapshot {
+            totals: self.totals(),
             unsure: self.recovery.unsure(self.now),
             ended: self.ring.ended_runs(resume).collect(),
             ..Snapshot::default()

@@ -70,6 +70,21 @@ impl Shard {
         }
     }
 
+    /// Arms every timer anew: the times by which they were armed have changed.
+    pub(super) fn arm_all(&mut self) {
+        let slots = u32::try_from(self.slab.slots.len()).unwrap_or(u32::MAX);
+        for id in 0..slots {
+            match self.slot(id).state {
+                State::Leased => self.arm_running(id),
+                State::Ready | State::Unsure => self.arm_waiting(id),
+                // One that is to be ready once its row is written waits for that, and for the end of its time.
+                State::Delayed if self.slot(id).mark <= self.now.as_millis() => self.arm_hard_deadline(id),
+                State::Delayed => self.arm_waiting(id),
+                State::Parked | State::Free => (),
+            }
+        }
+    }
+
     /// Arms the timer of a leased task.
     pub(super) fn arm_running(&mut self, id: u32) {
         let slot = self.slot(id);

@@ -10,13 +10,14 @@ use scheduler_core::id::{Epoch, Offset, Partition, PipelineId, ShardId, Tenure};
 use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
 use scheduler_core::policy::PipelinePolicy;
-use scheduler_core::shard::{Input, Shard, ShardConfig};
+use scheduler_core::shard::{Input, PageId, Shard, ShardConfig};
+use scheduler_core::tape::Replay;
 use scheduler_core::time::Timestamp;
 
 pub(crate) const SHARD: ShardId = ShardId::new(PipelineId(1), Partition(0));
 
-/// What [`scheduler_core::shard::Output::LoadParked`] asks for: after, until, limit.
-pub(crate) type Load = (Option<(Timestamp, Offset)>, Timestamp, usize);
+/// What [`scheduler_core::shard::Output::LoadParked`] asks for: which page, after, until, limit.
+pub(crate) type Load = (PageId, Option<(Timestamp, Offset)>, Timestamp, usize);
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
@@ -27,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) dead: BTreeMap<Offset, DeadTask>,
     pub(crate) parked: BTreeMap<Offset, ParkedTask>,
     pub(crate) keys: Vec<SeenKey>,
+    /// Where the log begins.
+    pub(crate) log_start: Offset,
 }
 
 impl Store {
@@ -75,7 +78,7 @@ impl Store {
     }
 
     /// What the driver reads for [`scheduler_core::shard::Output::LoadParked`].
-    pub(crate) fn page(&self, (after, until, limit): Load) -> Input {
+    pub(crate) fn page(&self, (page_id, after, until, limit): Load) -> Input {
         let mut rows: Vec<&ParkedTask> = self
             .parked
             .values()
@@ -85,7 +88,11 @@ impl Store {
         let page = rows.iter().take_while(|task| task.wake_at <= until).take(limit);
         let tasks: Vec<ParkedTask> = page.map(|task| (*task).clone()).collect();
         let next_wake = rows.get(tasks.len()).map_or(Timestamp::MAX, |task| task.wake_at);
-        Input::Unpark { tasks, next_wake }
+        Input::Unpark {
+            page: page_id,
+            tasks,
+            next_wake,
+        }
     }
 
     /// A shard of the next epoch.
@@ -106,10 +113,23 @@ impl Store {
             policy,
             resume: self.resume,
             state: self.state.clone(),
+            log_start: self.log_start,
             log_end,
             unclean,
             grace,
         };
-        Shard::new(now, config).expect("what a shard has saved can be read")
+        Shard::recorded(now, config, usize::MAX).expect("what a shard has saved can be read")
     }
+}
+
+/// A replay of what a shard was told decides as the shard did.
+pub(crate) fn check_recording(shard: &mut Shard) {
+    let recording = shard.take_recorded().expect("it records");
+    let mut replay = Replay::new(recording.into()).expect("a recording");
+    for step in replay.by_ref() {
+        let step = step.expect("a step");
+        assert!(step.agrees, "the replay decides otherwise: {step:?}");
+    }
+    assert_eq!(replay.shard().account(), shard.account());
+    assert_eq!(replay.shard().counts(), shard.counts());
 }

@@ -118,7 +118,12 @@ impl World {
                 Output::Changed(offset) => self.changed.push(offset),
                 Output::Save(checkpoint) => self.saving = Some(checkpoint),
                 Output::Truncate(offset) => self.truncated.push(offset),
-                Output::LoadParked { after, until, limit } => self.load = Some((after, until, limit)),
+                Output::LoadParked {
+                    page,
+                    after,
+                    until,
+                    limit,
+                } => self.load = Some((page, after, until, limit)),
             }
         }
         if self.loads {

@@ -62,6 +62,8 @@ pub(crate) enum Op {
     Load {
         late: bool,
     },
+    /// The store's last answer comes a second time.
+    LoadAgain,
     /// The shard's process dies; its last checkpoint reached the store or not.
     Crash {
         saved: bool,
@@ -95,6 +97,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
         1 => Just(Op::Flush),
         8 => any::<bool>().prop_map(|heard| Op::Save { heard }),
         6 => any::<bool>().prop_map(|late| Op::Load { late }),
+        1 => Just(Op::LoadAgain),
         2 => any::<bool>().prop_map(|saved| Op::Crash { saved }),
         1 => Just(Op::Move),
     ]

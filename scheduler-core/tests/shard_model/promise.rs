@@ -112,6 +112,7 @@ impl World {
                 }
             }
         }
+        self.check_account();
         let counts = self.shard.counts();
         assert_eq!(
             [counts.ready, counts.delayed, counts.running],
@@ -126,6 +127,19 @@ impl World {
             self.has_gaps || self.shard.tail().0 - self.truncated.0 <= u64::from(self.policy.window.max_span),
             "wider than the window"
         );
+    }
+
+    /// Every offset is somewhere, by the shard's own account and by what the store has.
+    fn check_account(&self) {
+        let account = self.shard.account();
+        if !account.is_complete {
+            return;
+        }
+        let is_parked = |offset: &&Offset| self.shard.find(**offset) == Found::Elsewhere;
+        let parked = self.store.parked.keys().filter(is_parked).count() as u64;
+        assert_eq!(account.parked(), Some(parked), "{account:?}");
+        let absent = account.tail.0 - self.log.range(..account.tail).count() as u64;
+        assert_eq!((account.absent, account.lost), (absent, 0), "{account:?}");
     }
 
     /// Of the tasks of a key, the first has run, and the others have ended as its duplicates.

@@ -14,7 +14,7 @@ use scheduler_core::shard::{Answer, Found, Input, Output, Shard};
 use scheduler_core::task::{Priority, Record, RecordBody, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 
-use crate::common::store::{Load, Store};
+use crate::common::store::{Load, Store, check_recording};
 use crate::op::{GRACE, Op, WORKERS};
 
 /// What a worker itself knows; it survives the shard.
@@ -49,6 +49,8 @@ pub(crate) struct World {
     /// The checkpoint that is on its way, and whether the store has it.
     pub(crate) saving: Option<Arc<Checkpoint>>,
     pub(crate) load: Option<Load>,
+    /// The last page that was answered in this activation.
+    answered: Option<Input>,
     /// A page that was read and not heard yet.
     pub(crate) page: Option<Input>,
     pub(crate) ghosts: BTreeMap<Offset, Ghost>,
@@ -91,6 +93,7 @@ impl World {
             saving: None,
             load: None,
             page: None,
+            answered: None,
             ghosts: BTreeMap::new(),
             tokens: BTreeSet::new(),
             redriven: BTreeSet::new(),
@@ -151,10 +154,15 @@ impl World {
                 assert!(offset <= self.store.resume && offset > self.truncated);
                 self.truncated = offset;
             }
-            Output::LoadParked { after, until, limit } => {
+            Output::LoadParked {
+                page,
+                after,
+                until,
+                limit,
+            } => {
                 assert!(self.load.is_none(), "two loads at once");
                 assert!(limit > 0);
-                self.load = Some((after, until, limit));
+                self.load = Some((page, after, until, limit));
             }
         }
     }
@@ -210,6 +218,7 @@ impl World {
             }
             Op::Save { heard } => self.save(heard),
             Op::Load { late } => self.load(late),
+            Op::LoadAgain => self.load_again(),
             Op::Crash { saved } => {
                 if saved && let Some(checkpoint) = self.saving.clone() {
                     self.apply(&checkpoint);
@@ -274,6 +283,7 @@ impl World {
             return;
         };
         self.tell(Input::Extend {
+            worker: Self::id(worker),
             offset,
             token,
             progress: Some(Bytes::from_static(b"half")),
@@ -314,7 +324,15 @@ impl World {
             self.page = Some(page);
         } else {
             self.load = None;
+            self.answered = Some(page.clone());
             self.tell(page);
+        }
+    }
+
+    /// The store's last answer comes once more.
+    fn load_again(&mut self) {
+        if let Some(page) = self.answered.clone() {
+            assert_eq!(self.tell(page), Answer::Late, "a page was taken twice");
         }
     }
 
@@ -492,6 +510,7 @@ impl World {
     }
 
     fn activate(&mut self, unclean: bool) {
+        check_recording(&mut self.shard);
         self.shard = self
             .store
             .activate(self.now, self.policy.clone(), self.log_end, unclean, GRACE);
@@ -503,6 +522,7 @@ impl World {
         self.saving = None;
         self.load = None;
         self.page = None;
+        self.answered = None;
         self.ghosts.clear();
         for worker in &mut self.workers {
             worker.is_attached = false;
@@ -556,6 +576,7 @@ impl World {
                 self.check_keys();
                 let (_, bytes) = self.shard.room();
                 assert_eq!(bytes, self.policy.window.max_bytes, "bytes of nothing are held");
+                check_recording(&mut self.shard);
                 return;
             }
             if round % 2 == 1 {
