@@ -60,7 +60,7 @@ pub struct Replay {
 
 impl Replay {
     /// Begins a replay. A recording that ends in the middle of a frame is one up to there.
-    pub fn new(bytes: Bytes) -> Result<Self, ReplayError> {
+    pub fn new(bytes: &Bytes) -> Result<Self, ReplayError> {
         if !bytes.starts_with(MAGIC) {
             return Err(ReplayError::NotATape);
         }

@@ -125,7 +125,7 @@ impl Store {
 /// A replay of what a shard was told decides as the shard did.
 pub(crate) fn check_recording(shard: &mut Shard) {
     let recording = shard.take_recorded().expect("it records");
-    let mut replay = Replay::new(recording.into()).expect("a recording");
+    let mut replay = Replay::new(&recording.into()).expect("a recording");
     for step in replay.by_ref() {
         let step = step.expect("a step");
         assert!(step.agrees, "the replay decides otherwise: {step:?}");
