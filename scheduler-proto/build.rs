@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = ["proto/worker.proto", "proto/api.proto", "proto/exec.proto"];
+const FILES: [&str; 4] = [
+    "proto/worker.proto",
+    "proto/api.proto",
+    "proto/node.proto",
+    "proto/exec.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

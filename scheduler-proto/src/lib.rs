@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`worker`] | `worker.proto` | workers and scheduler |
 //! | [`api`] | `api.proto` | clients and scheduler |
+//! | [`node`] | `node.proto` | the nodes of a cluster |
 //! | [`exec`] | `exec.proto` | pipeline agent and command executors |
 //!
 //! ```
@@ -14,41 +15,48 @@
 //! # let _ = LeaseRef::default();
 //! ```
 
-/// Between workers and scheduler.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    unreachable_pub,
-    clippy::pedantic,
-    reason = "generated"
-)]
-pub mod worker {
-    tonic::include_proto!("scheduler.worker.v1");
-}
-
+#[doc(inline)]
+pub use generated::exec;
 /// Between clients and scheduler.
+pub use generated::scheduler::api::v1 as api;
+/// Between the nodes of a cluster.
+pub use generated::scheduler::node::v1 as node;
+/// Between workers and scheduler.
+pub use generated::scheduler::worker::v1 as worker;
+
+/// Modules as the packages are, because generated code finds what other files define by that.
 #[allow(
     missing_docs,
     unused_qualifications,
     unreachable_pub,
+    clippy::all,
     clippy::pedantic,
     reason = "generated"
 )]
-pub mod api {
-    tonic::include_proto!("scheduler.api.v1");
+mod generated {
+    pub mod scheduler {
+        pub mod api {
+            pub mod v1 {
+                tonic::include_proto!("scheduler.api.v1");
+            }
+        }
+        pub mod node {
+            pub mod v1 {
+                tonic::include_proto!("scheduler.node.v1");
+            }
+        }
+        pub mod worker {
+            pub mod v1 {
+                tonic::include_proto!("scheduler.worker.v1");
+            }
+        }
+    }
+
+    /// Between pipeline agent and command executors.
+    pub mod exec {
+        tonic::include_proto!("exec");
+    }
 }
 
-/// Between pipeline agent and command executors.
-#[allow(
-    missing_docs,
-    unused_qualifications,
-    unreachable_pub,
-    clippy::pedantic,
-    reason = "generated"
-)]
-pub mod exec {
-    tonic::include_proto!("exec");
-}
-
-/// The descriptors of all three files, encoded, for gRPC server reflection.
+/// The descriptors of all files, encoded, for gRPC server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

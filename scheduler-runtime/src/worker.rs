@@ -47,6 +47,7 @@ impl Record {
             name: "in process".into(),
             held: self.held.clone(),
             reported,
+            shares: false,
         }
     }
 
@@ -110,7 +111,10 @@ impl Node {
                                 WorkerEvent::Settled { partition, count, .. } => record.settled(partition, count),
                                 WorkerEvent::GoAway => is_leaving = true,
                                 WorkerEvent::Moved(_) => is_over = !is_leaving,
-                                WorkerEvent::Stop(_) | WorkerEvent::Definition(_) => (),
+                                WorkerEvent::Stop(_)
+                                | WorkerEvent::Definition(_)
+                                | WorkerEvent::Waiting(_)
+                                | WorkerEvent::Recalled(_) => (),
                             }
                         },
                         None => is_over = true,

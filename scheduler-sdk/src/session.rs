@@ -296,6 +296,7 @@ impl Session {
             name: self.config.name.clone(),
             held: self.held.keys().map(|&key| key.into()).collect(),
             reported: Vec::new(),
+            shares: false,
         };
         let mut bytes = 0;
         for report in self.unsettled.iter() {
@@ -369,6 +370,8 @@ impl Session {
                 out.push(Output::Reconnect("a partition has moved to another node"));
             }
             (Response::GoAway(_), _) => self.leaving = Some("the node goes down"),
+            // Said only to a worker that shares its room.
+            (Response::Waiting(_) | Response::Recalled(_), _) => {}
         }
     }
 

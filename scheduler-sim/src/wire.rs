@@ -54,6 +54,7 @@ pub(crate) fn hello(hello: wire::Hello) -> Option<WorkerHello> {
     Some(WorkerHello {
         worker: WorkerId(u128::from_be_bytes(id)),
         name: hello.name,
+        shares: hello.shares,
         held: hello.held.into_iter().map(held).collect(),
         reported: hello.reported.into_iter().map(report).collect::<Option<_>>()?,
     })
@@ -73,6 +74,7 @@ pub(crate) fn command(said: Said) -> Option<WorkerCommand> {
             progress: progress.progress,
         },
         Said::Drain(_) => WorkerCommand::Drain,
+        Said::Recall(_) => WorkerCommand::Recall,
     })
 }
 
@@ -118,5 +120,7 @@ pub(crate) fn event(event: WorkerEvent) -> Told {
         WorkerEvent::Definition(definition) => Told::Definition(definition),
         WorkerEvent::Moved(partition) => Told::Moved(partition.0),
         WorkerEvent::GoAway => Told::GoAway(wire::Unit {}),
+        WorkerEvent::Waiting(waiting) => Told::Waiting(waiting),
+        WorkerEvent::Recalled(count) => Told::Recalled(count),
     }
 }

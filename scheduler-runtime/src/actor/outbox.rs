@@ -76,7 +76,11 @@ fn weight(event: &WorkerEvent) -> usize {
                 .sum(),
             WorkerEvent::Definition(definition) => definition.len(),
             WorkerEvent::Stop(leases) => size_of_val(leases.as_slice()),
-            WorkerEvent::Settled { .. } | WorkerEvent::Moved(_) | WorkerEvent::GoAway => 0,
+            WorkerEvent::Settled { .. }
+            | WorkerEvent::Moved(_)
+            | WorkerEvent::GoAway
+            | WorkerEvent::Waiting(_)
+            | WorkerEvent::Recalled(_) => 0,
         }
 }
 

@@ -157,6 +157,7 @@ impl Worker {
         reported: Vec<Report>,
     ) -> Self {
         let hello = WorkerHello {
+            shares: false,
             worker,
             name: "test".into(),
             held,

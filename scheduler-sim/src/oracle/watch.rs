@@ -161,7 +161,10 @@ impl World {
                     }
                 }
                 WorkerCommand::Alive => self.oracle.leases.alive(node, None, worker, now),
-                WorkerCommand::Progress { .. } | WorkerCommand::Credit(_) | WorkerCommand::Drain => (),
+                WorkerCommand::Progress { .. }
+                | WorkerCommand::Credit(_)
+                | WorkerCommand::Drain
+                | WorkerCommand::Recall => (),
             }
         }
     }

@@ -87,6 +87,7 @@ pub(crate) fn hello(hello: wire::Hello) -> Result<WorkerHello, Status> {
     Ok(WorkerHello {
         worker: worker_id(&hello.worker_id, "hello.worker_id")?,
         name: hello.name,
+        shares: hello.shares,
         held: held_leases(hello.held, "hello.held")?,
         reported: reports(hello.reported, "hello.reported")?,
     })
@@ -100,7 +101,7 @@ pub(crate) fn add_command(
     let said = message.kind.ok_or_else(|| {
         invalid(
             "kind",
-            "is missing or unknown; one of credit, reports, alive, progress, drain",
+            "is missing or unknown; one of credit, reports, alive, progress, drain, recall",
         )
     })?;
     match (said, commands.last_mut()) {
@@ -126,6 +127,7 @@ pub(crate) fn add_command(
             });
         }
         (Said::Drain(_), _) => commands.push(WorkerCommand::Drain),
+        (Said::Recall(_), _) => commands.push(WorkerCommand::Recall),
     }
     Ok(())
 }
@@ -207,6 +209,8 @@ impl Outbox {
             WorkerEvent::Definition(definition) => self.push(Told::Definition(definition)),
             WorkerEvent::Moved(partition) => self.push(Told::Moved(partition.0)),
             WorkerEvent::GoAway => self.push(Told::GoAway(wire::Unit {})),
+            WorkerEvent::Waiting(waiting) => self.push(Told::Waiting(waiting)),
+            WorkerEvent::Recalled(count) => self.push(Told::Recalled(count)),
         }
     }
 
