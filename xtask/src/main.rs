@@ -43,7 +43,11 @@ fn main() -> ExitCode {
             print!("{USAGE}{}{}", services::USAGE, mutations::USAGE);
             Ok(())
         }
-        _ => Err(format!("which command?\n\n{USAGE}{}{}", services::USAGE, mutations::USAGE)),
+        _ => Err(format!(
+            "which command?\n\n{USAGE}{}{}",
+            services::USAGE,
+            mutations::USAGE
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -168,7 +168,10 @@ mod tests {
                 "[[mutation]]\nfrom = '''\nx",
                 "the text that begins in line 2 does not end",
             ),
-            ("[[mutation]]\nname = 'a'\nname = 'b'", "line 3 says `name` a second time"),
+            (
+                "[[mutation]]\nname = 'a'\nname = 'b'",
+                "line 3 says `name` a second time",
+            ),
             ("[[mutation]]\nname = 'a'", "`a` has no `file`"),
             ("mutation", "line 1 is neither `[[mutation]]` nor `key = '…'`"),
         ] {

@@ -58,7 +58,10 @@ impl<'a> Simulator<'a> {
         if status.success() {
             Ok(())
         } else {
-            Err(format!("{SIMULATOR} does not build in {}", self.tree.root.display()))
+            Err(format!(
+                "{SIMULATOR} does not build in {}",
+                self.tree.root.display()
+            ))
         }
     }
 
@@ -67,7 +70,12 @@ impl<'a> Simulator<'a> {
         let lost = |error: std::io::Error| format!("{SIMULATOR} is lost: {error}");
         let log = self.tree.root.join("output");
         let mut child = Command::new(self.tree.target.join("release").join(SIMULATOR))
-            .args(["--from", &self.from.to_string(), "--seeds", &self.seeds.to_string()])
+            .args([
+                "--from",
+                &self.from.to_string(),
+                "--seeds",
+                &self.seeds.to_string(),
+            ])
             .stdin(Stdio::null())
             .stdout(File::create(&log).map_err(lost)?)
             .stderr(Stdio::null())
@@ -89,9 +97,9 @@ impl<'a> Simulator<'a> {
         match (first(&said), status) {
             (Some(caught), _) => Ok((Some(caught), took)),
             (None, Some(status)) if status.success() => Ok((None, took)),
-            (None, Some(status)) if status.code() == Some(1) => Err(format!(
-                "{SIMULATOR} failed and named no seed:\n{said}"
-            )),
+            (None, Some(status)) if status.code() == Some(1) => {
+                Err(format!("{SIMULATOR} failed and named no seed:\n{said}"))
+            }
             (None, status) => Ok((
                 Some(Caught {
                     invariant: if status.is_some() { "crash" } else { "hang" }.to_owned(),

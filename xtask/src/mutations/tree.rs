@@ -86,7 +86,16 @@ fn members() -> Result<BTreeSet<String>, Failed> {
         .lines()
         .filter_map(|line| line.split_once(" (/")?.1.split_once(')'));
     Ok(paths
-        .filter_map(|(path, _)| Some(Path::new("/").join(path).strip_prefix(&root).ok()?.to_str()?.to_owned()))
+        .filter_map(|(path, _)| {
+            Some(
+                Path::new("/")
+                    .join(path)
+                    .strip_prefix(&root)
+                    .ok()?
+                    .to_str()?
+                    .to_owned(),
+            )
+        })
         .collect())
 }
 
