@@ -3,6 +3,7 @@
 //! | module | feature | what |
 //! | --- | --- | --- |
 //! | [`server`] | `server` | `WorkerService`, `TaskService`, `AdminService`, health and reflection, on one listener |
+//! | [`node`] | `server` | the nodes of a cluster among each other |
 //! | [`client`] | `client` | tasks and administration from Rust; workers use the SDK instead |
 //!
 //! Both features are on by default; a program that only submits tasks can do with `client`.
@@ -23,5 +24,7 @@
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "server")]
+pub mod node;
 #[cfg(feature = "server")]
 pub mod server;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler_core::name::{Name, PipelinePath};
+use scheduler_core::port::cluster::PeerGateway;
 use scheduler_core::port::gateway::{Caller, Gateway};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ pub const MAX_WAIT: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) gateway: Arc<dyn Gateway>,
+    /// For this node's own shards, where there are other nodes.
+    pub(crate) local: Option<Arc<dyn PeerGateway>>,
     pub(crate) config: Arc<GrpcConfig>,
     /// The server stops: streams that only watch end.
     pub(crate) stopping: CancellationToken,

@@ -30,4 +30,4 @@ mod worker;
 
 pub use call::MAX_WAIT;
 pub use config::GrpcConfig;
-pub use serve::{ServeError, serve};
+pub use serve::{GrpcServer, ServeError, serve};

@@ -57,7 +57,12 @@ async fn open(
         pipeline: name("hello.pipeline", &said.pipeline)?,
     };
     let hello = hello(said)?;
-    let session = node.gateway.attach(&path, hello).await.map_err(from_api)?;
+    // A worker that has sessions with the other nodes as well wants what is here and no more.
+    let session = match node.local.as_ref().filter(|_| hello.shares) {
+        Some(local) => local.attach(&path, hello).await,
+        None => node.gateway.attach(&path, hello).await,
+    };
+    let session = session.map_err(from_api)?;
     let WorkerSession {
         definition,
         heartbeat,
