@@ -26,6 +26,7 @@ pub(crate) struct Presented {
 
 /// A worker's session.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Session {
     pub(crate) worker: WorkerId,
     credit: u32,

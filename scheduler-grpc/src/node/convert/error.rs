@@ -96,12 +96,12 @@ pub(in crate::node) fn error(status: Status, address: &str) -> ApiError {
             Partition(shard.partition),
         )),
         Some(Kind::Internal(cause)) => ApiError::Internal(format!("node {address}: {cause}").into()),
-        None => unanswered(status, address),
+        None => unanswered(&status, address),
     }
 }
 
 /// The call did not reach a gateway, or its answer did not come back.
-fn unanswered(status: Status, address: &str) -> ApiError {
+fn unanswered(status: &Status, address: &str) -> ApiError {
     let problem = match status.code() {
         Code::Unauthenticated => format!("node {address} has another cluster secret"),
         Code::Unimplemented => format!("node {address} takes no calls of nodes"),
@@ -112,7 +112,7 @@ fn unanswered(status: Status, address: &str) -> ApiError {
         }
         _ => format!("node {address} does not answer"),
     };
-    let cause = with_causes(&status);
+    let cause = with_causes(status);
     ApiError::Unavailable {
         problem,
         retry_after: RETRY_AFTER,
