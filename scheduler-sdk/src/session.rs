@@ -9,6 +9,7 @@
 //!   beginning of the next connection. So are the leases that are still held.
 //! - A lease that is held or was reported already is not started again.
 
+mod dealer;
 mod unsettled;
 
 use std::collections::BTreeMap;
