@@ -8,6 +8,7 @@ use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::{DeadTask, ParkedTask};
 use scheduler_core::port::log::{Bounds, ReadLimit};
 use scheduler_core::port::store::{Claimed, Saved};
+use scheduler_core::shard::PageId;
 use scheduler_core::time::Timestamp;
 
 use crate::coverage::Point;
@@ -35,6 +36,7 @@ pub(crate) enum StoreOp {
     Release(Tenure, bool),
     Page {
         partition: Partition,
+        number: PageId,
         until: Timestamp,
         after: Option<(Timestamp, Offset)>,
         limit: usize,
@@ -42,6 +44,7 @@ pub(crate) enum StoreOp {
     /// The page is read; when is the next task wanted?
     Next {
         partition: Partition,
+        number: PageId,
         last: Option<(Timestamp, Offset)>,
         page: Arc<Vec<ParkedTask>>,
     },
@@ -139,6 +142,7 @@ impl World {
                 until,
                 after,
                 limit,
+                ..
             } => StoreAnswer::Rows(self.store.page(*partition, *until, *after, *limit)),
             StoreOp::Next { partition, last, .. } => {
                 StoreAnswer::Rows(self.store.page(*partition, Timestamp::MAX, *last, 1))

@@ -43,8 +43,8 @@ pub(crate) enum Mail {
     Assign(Vec<Partition>),
     Revoke(Vec<Partition>),
     Lose(Vec<Partition>),
-    /// A fenced owner that is still assigned tries again.
-    Reclaim(Partition),
+    /// A fenced owner that is still assigned tries again, in this stay.
+    Reclaim(Partition, u64),
     /// The store's answer; `None` if it has failed.
     Stored(StoreCall, Option<StoreAnswer>),
     /// A call that failed is to be made again.
@@ -309,12 +309,7 @@ impl World {
                     self.assign(index, partition, false);
                 }
             }
-            Mail::Reclaim(partition) => {
-                if self.nodes[index].assigned.contains(&partition) {
-                    self.coverage.hit(Point::ReclaimedAfterFence);
-                    self.assign(index, partition, false);
-                }
-            }
+            Mail::Reclaim(partition, stay) => self.due(index, now, partition, stay),
             Mail::Revoke(partitions) => {
                 for partition in partitions {
                     self.nodes[index].assigned.remove(&partition);
@@ -425,10 +420,11 @@ impl World {
                 }
                 Effect::LoadParked {
                     partition,
+                    page,
                     after,
                     until,
                     limit,
-                } => self.load_parked(index, partition, after, until, limit),
+                } => self.load_parked(index, partition, page, (after, until, limit)),
             }
         }
         std::mem::swap(&mut self.nodes[index].effects, &mut effects);

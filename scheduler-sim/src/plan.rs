@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler_core::policy::{
-    Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Timeouts, Window,
+    Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Settle, Timeouts, Window,
 };
 
 use crate::rng::Rng;
@@ -264,6 +264,11 @@ pub(crate) fn policy(rng: &mut Rng, strict: bool) -> PipelinePolicy {
             park_after: millis(rng.skewed(200, 30_000)),
         },
         retention: Retention::default(),
+        settle: if rng.chance(250) {
+            Settle::Commit
+        } else {
+            Settle::Checkpoint
+        },
     }
 }
 

@@ -46,8 +46,13 @@ impl Store {
             Some(_) if rows.released => PreviousOwner::Released,
             Some(_) => PreviousOwner::Vanished,
         };
-        let barren = previous == PreviousOwner::Vanished && rows.checkpoint == CheckpointId::default();
-        rows.barren = if barren { rows.barren + 1 } else { 0 };
+        let is_barren = previous == PreviousOwner::Vanished && rows.checkpoint == CheckpointId::default();
+        rows.barren = match rows.owner {
+            // It has not heard the answer, and claims again.
+            Some(owner) if is_barren && owner == node => rows.barren,
+            _ if is_barren => rows.barren + 1,
+            _ => 0,
+        };
         rows.epoch += 1;
         rows.owner = Some(node);
         rows.released = false;

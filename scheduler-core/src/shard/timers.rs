@@ -76,10 +76,9 @@ impl Shard {
         for id in 0..slots {
             match self.slot(id).state {
                 State::Leased => self.arm_running(id),
-                State::Ready | State::Unsure => self.arm_waiting(id),
                 // One that is to be ready once its row is written waits for that, and for the end of its time.
                 State::Delayed if self.slot(id).mark <= self.now.as_millis() => self.arm_hard_deadline(id),
-                State::Delayed => self.arm_waiting(id),
+                State::Ready | State::Unsure | State::Delayed => self.arm_waiting(id),
                 State::Parked | State::Free => (),
             }
         }

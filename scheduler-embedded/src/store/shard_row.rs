@@ -14,7 +14,7 @@ const VERSION: u8 = 1;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ShardRow {
     pub(crate) epoch: Epoch,
-    /// Who claimed it last; for people who look into the store.
+    /// Who claimed it last.
     node: NodeId,
     /// Whether that owner let go of it.
     pub(crate) released: bool,
@@ -51,7 +51,8 @@ impl ShardRow {
         };
         let barren_epochs = match (&old, previous) {
             (Some(row), PreviousOwner::Vanished) if row.checkpoint == CheckpointId::default() => {
-                row.barren_epochs.saturating_add(1)
+                // A node that claims again lives: it has not heard the answer to its last claim.
+                row.barren_epochs.saturating_add((row.node != node).into())
             }
             _ => 0,
         };

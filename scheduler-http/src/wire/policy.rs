@@ -1,6 +1,6 @@
 //! The policy of a pipeline: what is said changes, what is not said stays.
 
-use scheduler_core::policy::{Aging, PipelinePolicy};
+use scheduler_core::policy::{Aging, PipelinePolicy, Settle};
 use scheduler_core::port::gateway::ApiError;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
@@ -32,6 +32,19 @@ pub(crate) struct PolicyBody {
     /// How long what has ended is kept.
     #[schema(nullable = false)]
     retention: Option<RetentionBody>,
+    /// When a worker may forget what it reported. Default `checkpoint`.
+    #[schema(nullable = false)]
+    settle: Option<SettleBody>,
+}
+
+/// What is lost if a worker and the partition's scheduler die together: `checkpoint`, what was reported since the last checkpoint;
+/// `commit`, what was reported in the last milliseconds, for a transaction every few milliseconds while there are reports.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Settle)]
+enum SettleBody {
+    Checkpoint,
+    Commit,
 }
 
 /// The delay before attempt n + 1 is `initial_backoff * factor^(n - 1)`, at most `max_backoff`, less a random share of up to `jitter`.
@@ -214,6 +227,11 @@ impl PolicyBody {
             lasting(&mut to.results, retention.results, "policy.retention.results")?;
             lasting(&mut to.dead, retention.dead, "policy.retention.dead")?;
         }
+        let settle = self.settle.map(|settle| match settle {
+            SettleBody::Checkpoint => Settle::Checkpoint,
+            SettleBody::Commit => Settle::Commit,
+        });
+        set(&mut policy.settle, settle);
         Ok(())
     }
 }
@@ -281,6 +299,7 @@ impl From<&PipelinePolicy> for PolicyBody {
             checkpoint,
             window,
             retention,
+            settle,
         } = policy;
         Self {
             retry: Some(RetryBody {
@@ -312,6 +331,10 @@ impl From<&PipelinePolicy> for PolicyBody {
                 results: duration(retention.results),
                 dead: duration(retention.dead),
             }),
+            settle: Some(match settle {
+                Settle::Checkpoint => SettleBody::Checkpoint,
+                Settle::Commit => SettleBody::Commit,
+            }),
         }
     }
 }
@@ -325,6 +348,7 @@ mod tests {
         let mut policy = PipelinePolicy::default();
         policy.timeouts.total = Some(Duration::from_mins(90));
         policy.retry.factor = 1.5;
+        policy.settle = Settle::Commit;
         let shown = serde_json::to_string(&PolicyBody::from(&policy)).unwrap();
         assert!(shown.contains(r#""total":"1h30m""#), "{shown}");
         let mut read = PipelinePolicy::default();

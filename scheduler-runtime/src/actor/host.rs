@@ -8,7 +8,7 @@ use scheduler_core::key::{MAX_KEYS, SeenKey};
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::log::{Bounds, LogError};
 use scheduler_core::port::store::{Claimed, StoreError};
-use scheduler_core::shard::{Input, Shard};
+use scheduler_core::shard::{Input, PageId, Shard};
 use scheduler_core::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -71,14 +71,22 @@ impl PipelineActor {
         }
         self.troubles.remove(&partition);
         let policy = Arc::new(self.pipeline.policy.clone());
-        let (activation, step) = Activation::begin(self.shard_id(partition), policy, self.world.grace);
+        let (shard, node) = (self.shard_id(partition), self.world.node);
+        let (activation, step) = Activation::begin(shard, node, policy, self.world.grace);
+        let activation = if insist {
+            activation.insisting()
+        } else {
+            activation
+        };
+        self.stay(partition, activation);
+        self.step(self.world.clock.now(), partition, step);
+    }
+
+    /// Begins a stay of a shard.
+    fn stay(&mut self, partition: Partition, activation: Activation) {
         let ended = self.world.ended.child_token();
         let hosted = Hosted {
-            activation: if insist {
-                activation.insisting()
-            } else {
-                activation
-            },
+            activation,
             forwarder: None,
             has_records: false,
             truncating: None,
@@ -90,7 +98,6 @@ impl PipelineActor {
             ended,
         };
         self.hosted.insert(partition, hosted);
-        self.step(self.world.clock.now(), partition, step);
     }
 
     /// Brings up again what was left alone for a reason that somebody says is no more.
@@ -120,14 +127,25 @@ impl PipelineActor {
             Word::Saved(id) => self.saved(now, partition, id),
             Word::Claimed(claimed) => self.claimed(now, partition, claimed),
             Word::Measured(bounds, keys) => self.measured(now, partition, bounds, keys),
-            Word::Unpark(tasks, next_wake) => {
+            Word::Unpark(page, tasks, next_wake) => {
                 let offsets: Vec<Offset> = tasks.iter().map(|task| task.offset).collect();
-                self.input(now, partition, Input::Unpark { tasks, next_wake });
+                let input = Input::Unpark {
+                    page,
+                    tasks,
+                    next_wake,
+                };
+                self.input(now, partition, input);
                 for offset in offsets {
                     self.watch_again(now, (partition, offset));
                 }
             }
             Word::Fenced(stored) => self.fenced(now, partition, stored),
+            Word::Due => {
+                if let Some(hosted) = self.hosted.get_mut(&partition) {
+                    let step = hosted.activation.due(now);
+                    self.step(now, partition, step);
+                }
+            }
             Word::Missing(missing) => self.warn_of(
                 partition,
                 &format!("its log has lost {missing} records before their time"),
@@ -218,6 +236,12 @@ impl PipelineActor {
                 missing,
                 log_end,
             } => self.bring_up(now, partition, machine, from, missing, log_end),
+            Step::Leave => {
+                if let Some(hosted) = self.hosted.get_mut(&partition) {
+                    hosted.forwarder = None;
+                }
+                self.input(now, partition, Input::Leave);
+            }
             Step::Flush => {
                 self.input(now, partition, Input::Flush);
             }
@@ -229,8 +253,24 @@ impl PipelineActor {
                 );
                 self.leave_alone(partition, &problem);
             }
+            Step::Retreat(until) => self.retreat(now, partition, until),
+            Step::Drop => self.lose(now, partition),
             Step::Nothing => (),
         }
+    }
+
+    /// Drops a shard that another node has taken, and comes back to it later.
+    fn retreat(&mut self, now: Timestamp, partition: Partition, until: Timestamp) {
+        let Some(hosted) = self.hosted.remove(&partition) else {
+            return;
+        };
+        self.deactivate(now, partition);
+        self.stay(partition, hosted.activation);
+        let at = self.world.clock.instant(until);
+        self.spawn_for(partition, async move |line| {
+            tokio::time::sleep_until(at).await;
+            line.tell(Word::Due).await;
+        });
     }
 
     fn bring_up(
@@ -252,6 +292,7 @@ impl PipelineActor {
             let forwarder = Forwarder::spawn(&self.world.tasks, self.world.log.clone(), shard, from, line);
             hosted.forwarder = Some(forwarder);
         }
+        self.troubles.remove(&partition);
         self.event(now, Event::Activate(machine));
         if missing > 0 {
             error!(%shard, missing, "the log has lost records before their time");
@@ -306,7 +347,6 @@ impl PipelineActor {
         let Some(hosted) = self.hosted.get_mut(&partition) else {
             return;
         };
-        hosted.forwarder = None;
         let step = hosted.activation.revoke();
         self.step(now, partition, step);
         if self.machine.shard(partition).is_some_and(Shard::is_saved) {
@@ -316,7 +356,8 @@ impl PipelineActor {
 
     pub(super) fn lose(&mut self, now: Timestamp, partition: Partition) {
         self.troubles.remove(&partition);
-        if self.hosted.remove(&partition).is_some() {
+        if let Some(mut hosted) = self.hosted.remove(&partition) {
+            hosted.activation.lose();
             self.deactivate(now, partition);
         }
     }
@@ -324,16 +365,22 @@ impl PipelineActor {
     fn fenced(&mut self, now: Timestamp, partition: Partition, stored: Epoch) {
         let shard = self.shard_id(partition);
         warn!(%shard, epoch = stored.0, "shard has another owner");
-        self.lose(now, partition);
-        let problem = format!(
-            "shard {shard} does not run here: another node has taken it, with epoch {}",
-            stored.0
-        );
-        let trouble = Trouble {
-            problem,
-            can_try_again: false,
+        let Some(hosted) = self.hosted.get_mut(&partition) else {
+            return;
         };
-        self.troubles.insert(partition, trouble);
+        let step = hosted.activation.fenced(now);
+        self.step(now, partition, step);
+        if self.hosted.contains_key(&partition) {
+            let problem = format!(
+                "shard {shard} does not run here: another node has taken it, with epoch {}; it is claimed again soon",
+                stored.0
+            );
+            let trouble = Trouble {
+                problem,
+                can_try_again: false,
+            };
+            self.troubles.insert(partition, trouble);
+        }
     }
 
     fn deactivate(&mut self, now: Timestamp, partition: Partition) {
@@ -443,6 +490,7 @@ impl PipelineActor {
     pub(super) fn load_parked(
         &self,
         partition: Partition,
+        number: PageId,
         after: Option<(Timestamp, Offset)>,
         until: Timestamp,
         limit: usize,
@@ -457,7 +505,7 @@ impl PipelineActor {
                 Ok::<_, StoreError>((tasks, next_wake))
             };
             let word = match until_done("loading parked tasks", page).await {
-                Ok((tasks, next_wake)) => Word::Unpark(tasks, next_wake),
+                Ok((tasks, next_wake)) => Word::Unpark(number, tasks, next_wake),
                 Err(problem) => Word::NoParked(in_full(&problem)),
             };
             line.tell(word).await;

@@ -5,6 +5,7 @@ use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::ParkedTask;
 use scheduler_core::port::log::{Bounds, LogError};
 use scheduler_core::port::store::Claimed;
+use scheduler_core::shard::PageId;
 use scheduler_core::task::Record;
 use scheduler_core::time::Timestamp;
 
@@ -48,8 +49,10 @@ pub(crate) enum Word {
     Saved(CheckpointId),
     /// The shard has another owner.
     Fenced(Epoch),
+    /// The time has come to claim it again.
+    Due,
     /// Parked tasks, and when the next after them is wanted.
-    Unpark(Vec<ParkedTask>, Timestamp),
+    Unpark(PageId, Vec<ParkedTask>, Timestamp),
     /// Parked tasks cannot be read, and never will be.
     NoParked(String),
     /// What the shard needs fails, and always will.

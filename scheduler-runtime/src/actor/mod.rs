@@ -89,7 +89,7 @@ pub(crate) enum Message {
         oneshot::Sender<(Vec<Answer>, Vec<Durable>)>,
     ),
     /// A worker gives signs of life without a session.
-    Extend(Vec<HeldLease>, oneshot::Sender<Vec<Answer>>),
+    Extend(WorkerId, Vec<HeldLease>, oneshot::Sender<Vec<Answer>>),
     /// Somebody changes tasks of a partition: nothing of it, if what it stands on was read at another mark than the shard's.
     Change(Partition, Vec<Input>, Option<Mark>, oneshot::Sender<Changed>),
     /// What is known of tasks.
@@ -310,7 +310,7 @@ impl PipelineActor {
             Message::Poll(session, worker, limit, reply) => self.poll(now, session, worker, limit, reply),
             Message::Close(session, complete) => self.close(now, session, complete),
             Message::Report(worker, reports, reply) => self.report(now, worker, reports, reply),
-            Message::Extend(leases, reply) => self.extend(now, leases, reply),
+            Message::Extend(worker, leases, reply) => self.extend(now, worker, leases, reply),
             Message::Change(partition, inputs, mark, reply) => {
                 self.change(now, partition, inputs, mark, reply);
             }
@@ -431,9 +431,16 @@ impl PipelineActor {
         let _ = reply.send((answers, durable));
     }
 
-    fn extend(&mut self, now: Timestamp, leases: Vec<HeldLease>, reply: oneshot::Sender<Vec<Answer>>) {
+    fn extend(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerId,
+        leases: Vec<HeldLease>,
+        reply: oneshot::Sender<Vec<Answer>>,
+    ) {
         let mut extend = |lease: HeldLease| {
             let input = Input::Extend {
+                worker,
                 offset: lease.offset,
                 token: lease.token,
                 progress: None,
@@ -498,11 +505,12 @@ impl PipelineActor {
                 Effect::Truncate(partition, offset) => self.truncate(partition, offset),
                 Effect::LoadParked {
                     partition,
+                    page,
                     after,
                     until,
                     limit,
                 } => {
-                    self.load_parked(partition, after, until, limit);
+                    self.load_parked(partition, page, after, until, limit);
                 }
             }
         }

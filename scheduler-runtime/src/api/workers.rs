@@ -164,14 +164,17 @@ impl WorkerApi for Node {
     async fn extend(
         &self,
         path: &PipelinePath,
-        _worker: WorkerId,
+        worker: WorkerId,
         leases: Vec<HeldLease>,
     ) -> Result<Vec<bool>, ApiError> {
         let served = self.served(path)?;
         for (index, lease) in leases.iter().enumerate() {
             check_partition(&served, lease.partition, || format!("refs[{index}].partition"))?;
         }
-        let answers = served.mailbox.ask(|reply| Message::Extend(leases, reply)).await;
+        let answers = served
+            .mailbox
+            .ask(|reply| Message::Extend(worker, leases, reply))
+            .await;
         let answers = answers.ok_or_else(|| error::unavailable("the pipeline has left this node"))?;
         if answers.contains(&Answer::Elsewhere) {
             // The worker is not to give up a task because its shard is just coming up.

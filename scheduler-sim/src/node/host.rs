@@ -6,7 +6,7 @@ use scheduler_core::key::SeenKey;
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::log::{Bounds, ReadLimit};
 use scheduler_core::port::store::{Claimed, PreviousOwner};
-use scheduler_core::shard::{Input, Shard};
+use scheduler_core::shard::{Input, PageId, Shard};
 use scheduler_core::time::Timestamp;
 
 use super::{Mail, Request, shard_id};
@@ -14,9 +14,6 @@ use crate::calls::{LogCall, StoreOp};
 use crate::coverage::Point;
 use crate::placement::Step as PlacementStep;
 use crate::world::{Happening, World};
-
-/// How long a fenced owner that is still assigned waits before it claims anew.
-const RECLAIM_AFTER: u64 = 1_000;
 
 /// A shard that lives here, or is about to.
 #[derive(Debug)]
@@ -58,16 +55,24 @@ impl World {
             return;
         }
         let policy = node.policy.clone();
+        let (activation, step) = Activation::begin(shard_id(partition), node.id, policy, self.plan.grace);
+        node.quarantined.remove(&partition);
+        let activation = if insist {
+            activation.insisting()
+        } else {
+            activation
+        };
+        self.stay(index, partition, activation);
+        self.step(index, Timestamp::ZERO, partition, step);
+    }
+
+    /// Begins a stay of a shard.
+    fn stay(&mut self, index: usize, partition: Partition, activation: Activation) {
+        let node = &mut self.nodes[index];
         node.last_mark += 2;
         let (stay, mark) = (node.last_mark - 1, node.last_mark);
-        let (activation, step) = Activation::begin(shard_id(partition), policy, self.plan.grace);
-        node.quarantined.remove(&partition);
         let hosted = Hosted {
-            activation: if insist {
-                activation.insisting()
-            } else {
-                activation
-            },
+            activation,
             forwarder: None,
             has_records: false,
             stay,
@@ -80,7 +85,20 @@ impl World {
             loading: Timestamp::ZERO,
         };
         node.hosted.insert(partition, hosted);
-        self.step(index, Timestamp::ZERO, partition, step);
+    }
+
+    /// The time has come to claim a shard again that another owner had.
+    pub(super) fn due(&mut self, index: usize, now: Timestamp, partition: Partition, stay: u64) {
+        if !self.stays(index, partition, stay) {
+            return;
+        }
+        if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
+            let step = hosted.activation.due(now);
+            if matches!(step, Step::Claim) {
+                self.coverage.hit(Point::ReclaimedAfterFence);
+            }
+            self.step(index, now, partition, step);
+        }
     }
 
     pub(super) fn claimed(&mut self, index: usize, partition: Partition, claimed: Claimed) {
@@ -217,7 +235,21 @@ impl World {
                     self.event(index, now, Event::Shard(partition, Input::Flush));
                 }
             }
+            Step::Leave => {
+                if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
+                    hosted.forwarder = None;
+                }
+                self.event(index, now, Event::Shard(partition, Input::Leave));
+            }
             Step::Flush => self.event(index, now, Event::Shard(partition, Input::Flush)),
+            Step::Retreat(until) => self.retreat(index, now, partition, until),
+            Step::Drop => {
+                let is_revoked = self.nodes[index].hosted.get(&partition).is_some_and(|hosted| hosted.is_revoked);
+                self.lose(index, now, partition);
+                if is_revoked {
+                    self.released(index, partition);
+                }
+            }
             Step::Release(tenure) => self.release(index, now, partition, tenure),
             Step::Quarantine { .. } => {
                 self.coverage.hit(Point::Quarantined);
@@ -266,7 +298,6 @@ impl World {
         let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) else {
             return;
         };
-        hosted.forwarder = None;
         let step = hosted.activation.revoke();
         self.step(index, now, partition, step);
         let shard = self.nodes[index].machine.shard(partition);
@@ -292,19 +323,31 @@ impl World {
 
     pub(super) fn fenced(&mut self, index: usize, now: Timestamp, partition: Partition) {
         self.coverage.hit(Point::ZombieFenced);
-        self.lose(index, now, partition);
-        let node = &self.nodes[index];
-        if node.assigned.contains(&partition) {
-            let (life, mail) = (node.life, Mail::Reclaim(partition));
-            self.queue.push(
-                self.now + RECLAIM_AFTER,
-                Happening::Mail {
-                    node: index,
-                    life,
-                    mail,
-                },
-            );
+        if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
+            let step = hosted.activation.fenced(now);
+            self.step(index, now, partition, step);
         }
+    }
+
+    /// Drops a shard that another node has taken, and comes back to it later.
+    fn retreat(&mut self, index: usize, now: Timestamp, partition: Partition, until: Timestamp) {
+        let Some(hosted) = self.nodes[index].hosted.remove(&partition) else {
+            return;
+        };
+        self.deactivate(index, now, partition);
+        self.stay(index, partition, hosted.activation);
+        let node = &self.nodes[index];
+        let stay = node.last_mark - 1;
+        let at = node.clock.reaches(until).max(self.now + 1);
+        let (life, mail) = (node.life, Mail::Reclaim(partition, stay));
+        self.queue.push(
+            at,
+            Happening::Mail {
+                node: index,
+                life,
+                mail,
+            },
+        );
     }
 
     pub(super) fn saved(&mut self, index: usize, now: Timestamp, partition: Partition, id: CheckpointId) {
@@ -353,9 +396,8 @@ impl World {
         &mut self,
         index: usize,
         partition: Partition,
-        after: Option<(Timestamp, Offset)>,
-        until: Timestamp,
-        limit: usize,
+        number: PageId,
+        (after, until, limit): (Option<(Timestamp, Offset)>, Timestamp, usize),
     ) {
         let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) else {
             return;
@@ -367,6 +409,7 @@ impl World {
             stay,
             StoreOp::Page {
                 partition,
+                number,
                 until,
                 after,
                 limit,

@@ -118,11 +118,20 @@ impl World {
                     self.released(index, tenure.shard.partition);
                 }
             }
-            (StoreOp::Page { partition, after, .. }, StoreAnswer::Rows(rows)) => {
+            (
+                StoreOp::Page {
+                    partition,
+                    number,
+                    after,
+                    ..
+                },
+                StoreAnswer::Rows(rows),
+            ) => {
                 let rows = Arc::new(rows);
                 let last = rows.last().map(|task| (task.wake_at, task.offset)).or(after);
                 let op = StoreOp::Next {
                     partition,
+                    number,
                     last,
                     page: rows,
                 };
@@ -134,7 +143,15 @@ impl World {
                     op,
                 });
             }
-            (StoreOp::Next { partition, page, .. }, StoreAnswer::Rows(next)) => {
+            (
+                StoreOp::Next {
+                    partition,
+                    number,
+                    page,
+                    ..
+                },
+                StoreAnswer::Rows(next),
+            ) => {
                 if !self.stays(index, partition, call.stay) {
                     return;
                 }
@@ -147,11 +164,12 @@ impl World {
                         self.coverage.hit(Point::NextPage);
                     }
                 }
-                self.event(
-                    index,
-                    now,
-                    Event::Shard(partition, Input::Unpark { tasks, next_wake }),
-                );
+                let input = Input::Unpark {
+                    page: number,
+                    tasks,
+                    next_wake,
+                };
+                self.event(index, now, Event::Shard(partition, input));
             }
             (StoreOp::Row(request), StoreAnswer::Row(row)) => self.row_read(index, &request, row),
             (StoreOp::Dead(request), StoreAnswer::Dead(row)) => self.dead_read(index, &request, row),

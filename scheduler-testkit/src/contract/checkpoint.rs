@@ -22,6 +22,7 @@ macro_rules! checkpoint_contract {
             a_claim_finds_the_newest_checkpoint,
             a_claim_learns_how_the_last_owner_left,
             epochs_without_a_checkpoint_are_counted,
+            a_repeated_claim_is_no_death,
             an_older_epoch_changes_nothing,
             a_fenced_checkpoint_does_not_hinder_the_others,
             a_shard_that_nobody_claimed_is_fenced,
@@ -136,7 +137,7 @@ pub async fn epochs_without_a_checkpoint_are_counted(world: &mut dyn StoreWorld)
     for barren in 0..4 {
         let claimed = stores
             .checkpoints
-            .claim(shard(1, 0), NodeId(1))
+            .claim(shard(1, 0), NodeId(barren.into()))
             .await
             .expect("a claim succeeds");
         assert_eq!(claimed.barren_epochs, barren);
@@ -160,6 +161,20 @@ pub async fn epochs_without_a_checkpoint_are_counted(world: &mut dyn StoreWorld)
         .await
         .expect("a claim succeeds");
     assert_eq!(claimed.barren_epochs, 0);
+}
+
+/// A node that claims again, because it has not heard the answer, lives: its epochs do not count as its death.
+pub async fn a_repeated_claim_is_no_death(world: &mut dyn StoreWorld) {
+    let stores = world.open().await;
+    let barren = async |node| {
+        let claimed = stores.checkpoints.claim(shard(1, 0), NodeId(node)).await;
+        claimed.expect("a claim succeeds").barren_epochs
+    };
+    assert_eq!(barren(1).await, 0);
+    assert_eq!(barren(1).await, 0);
+    assert_eq!(barren(2).await, 1);
+    assert_eq!(barren(2).await, 1);
+    assert_eq!(barren(1).await, 2);
 }
 
 /// A save under an older epoch is fenced with the newer one's number, and changes nothing.

@@ -124,8 +124,13 @@ impl CheckpointStore for MemoryStore {
             (_, true) => PreviousOwner::Released,
             (_, false) => PreviousOwner::Vanished,
         };
-        let barren = previous == PreviousOwner::Vanished && row.checkpoint == CheckpointId::default();
-        row.barren_epochs = if barren { row.barren_epochs + 1 } else { 0 };
+        let is_barren = previous == PreviousOwner::Vanished && row.checkpoint == CheckpointId::default();
+        row.barren_epochs = match (is_barren, row.node == Some(node)) {
+            // It lives, and has not heard the answer to its last claim.
+            (true, true) => row.barren_epochs,
+            (true, false) => row.barren_epochs + 1,
+            (false, _) => 0,
+        };
         row.epoch = Epoch(row.epoch.0 + 1);
         row.node = Some(node);
         row.released = false;

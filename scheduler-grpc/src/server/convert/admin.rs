@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::policy::{PipelinePolicy, Settle};
 use scheduler_core::port::catalog::{Application, Replicas};
 use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
@@ -179,6 +179,17 @@ fn apply_policy(policy: &wire::Policy, mut base: PipelinePolicy) -> Result<Pipel
         "dead_letter_retention_ms",
         policy.dead_letter_retention_ms,
     )?;
+    match policy.settle.map(wire::Settle::try_from) {
+        None => (),
+        Some(Ok(wire::Settle::Checkpoint)) => base.settle = Settle::Checkpoint,
+        Some(Ok(wire::Settle::Commit)) => base.settle = Settle::Commit,
+        Some(Ok(wire::Settle::Unspecified) | Err(_)) => {
+            return Err(invalid(
+                "policy.settle",
+                "must be SETTLE_CHECKPOINT or SETTLE_COMMIT",
+            ));
+        }
+    }
     Ok(base)
 }
 
@@ -200,6 +211,10 @@ fn policy(policy: &PipelinePolicy) -> wire::Policy {
         park_after_ms: Some(to_millis(policy.window.park_after)),
         result_retention_ms: Some(to_millis(policy.retention.results)),
         dead_letter_retention_ms: Some(to_millis(policy.retention.dead)),
+        settle: Some(match policy.settle {
+            Settle::Checkpoint => wire::Settle::Checkpoint.into(),
+            Settle::Commit => wire::Settle::Commit.into(),
+        }),
     }
 }
 
