@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::world::*;
 use scheduler_core::id::{Attempt, Epoch, LeaseToken, Offset};
 use scheduler_core::outcome::{AttemptOutcome, DeadReason, Ending};
-use scheduler_core::policy::{Aging, PipelinePolicy, RetryPolicy, Timeouts};
+use scheduler_core::policy::{Aging, PipelinePolicy, RetryPolicy, Settle, Timeouts};
 use scheduler_core::port::gateway::TaskState;
 use scheduler_core::shard::{Answer, Input};
 use scheduler_core::task::{RecordBody, TaskOptions};
@@ -418,4 +419,91 @@ fn the_counts_follow_the_tasks() {
     assert_eq!((counts.succeeded, counts.dead, counts.cancelled), (1, 1, 0));
     let live = world.shard.list(Offset(99), 10, |state| !state.is_final());
     assert_eq!(live.len(), 3);
+}
+
+#[test]
+fn a_shard_that_leaves_leases_nothing_more_and_takes_what_workers_say() {
+    let mut world = World::new(policy());
+    world.arrive(task());
+    let waiting = world.arrive(task());
+    let lease = world.lease(ANNA);
+    world.save();
+    assert_eq!(world.tell(Input::Leave), Answer::Done);
+    assert_eq!(world.shard.ready(), 0);
+    assert!(world.is_idle(BERT));
+    assert_eq!(world.report(ANNA, &lease, success()), Answer::Done);
+    world.save();
+    assert!(world.store.results.contains_key(&lease.offset));
+    // Its next owner has what waited.
+    world.activate(false);
+    world.forward();
+    assert_eq!(world.lease(BERT).offset, waiting);
+}
+
+#[test]
+fn a_new_policy_counts_for_what_is_leased_already() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    world.lease(ANNA);
+    let mut shorter = policy();
+    shorter.timeouts.heartbeat = secs(5);
+    world.tell(Input::Policy(Arc::new(shorter)));
+    world.advance(secs(4));
+    assert_eq!(world.state(task), TaskState::Running);
+    world.advance(secs(1));
+    assert_eq!(world.state(task), TaskState::Delayed);
+}
+
+#[test]
+fn reports_that_settle_by_commit_are_saved_within_milliseconds_and_one_checkpoint_at_a_time() {
+    let mut world = World::new(PipelinePolicy {
+        settle: Settle::Commit,
+        ..policy()
+    });
+    for _ in 0..3 {
+        world.arrive(task());
+    }
+    world.attach(ANNA, &[], &[]);
+    let leases = world.ask(ANNA, 3);
+    world.save();
+    for lease in &leases[..2] {
+        world.report(ANNA, lease, success());
+    }
+    assert!(world.saving.is_none(), "what comes together is saved together");
+    world.advance(Duration::from_millis(2));
+    let first = world.saving.as_ref().expect("it is saved at once").id;
+    world.report(ANNA, &leases[2], success());
+    world.advance(Duration::from_millis(10));
+    assert_eq!(world.saving.as_ref().map(|saving| saving.id), Some(first));
+    world.answer_save();
+    assert_eq!(world.settled.last(), Some(&(ANNA, 2)));
+    world.answer_save();
+    assert_eq!(world.settled.last(), Some(&(ANNA, 3)));
+}
+
+#[test]
+fn what_was_settled_is_never_repeated_and_what_was_not_is_if_worker_and_shard_die_together() {
+    for (settle, wait) in [
+        (Settle::Checkpoint, secs(2)),
+        (Settle::Commit, Duration::from_millis(2)),
+    ] {
+        let mut world = World::new(PipelinePolicy { settle, ..policy() });
+        let saved = world.arrive(task());
+        let unsaved = world.arrive(task());
+        world.attach(ANNA, &[], &[]);
+        let leases = world.ask(ANNA, 2);
+        world.save();
+        world.report(ANNA, &leases[0], success());
+        world.advance(wait);
+        world.answer_save();
+        assert_eq!(world.settled.last(), Some(&(ANNA, 1)), "{settle:?}");
+        world.report(ANNA, &leases[1], success());
+        // Both die: nobody presents the second report.
+        world.crash();
+        world.advance(secs(30));
+        world.advance(secs(1));
+        let again: Vec<Offset> = world.ask(BERT, 9).iter().map(|lease| lease.offset).collect();
+        assert!(!again.contains(&saved), "{settle:?}");
+        assert_eq!(again, [unsaved], "{settle:?}");
+    }
 }

@@ -543,3 +543,34 @@ fn what_the_log_has_lost_is_told_apart_from_what_was_never_there() {
     );
     assert_eq!(account.parked(), Some(0));
 }
+
+#[test]
+fn a_worker_without_a_session_keeps_a_lease_that_was_never_saved_by_its_sign_of_life() {
+    for loaded_first in [true, false] {
+        let mut world = World::new(policy());
+        let task = world.arrive(task());
+        world.save();
+        let lease = world.lease(ANNA);
+        let extend = Input::Extend {
+            worker: ANNA,
+            offset: lease.offset,
+            token: lease.token,
+            progress: None,
+        };
+        // The shard dies before anything says that the task is leased.
+        world.activate(true);
+        if loaded_first {
+            world.forward();
+        }
+        assert_eq!(world.tell(extend.clone()), Answer::Done);
+        world.forward();
+        assert_eq!(world.state(task), TaskState::Running);
+        // Neither the end of the grace nor another worker takes it away.
+        world.advance(secs(20));
+        assert_eq!(world.tell(extend.clone()), Answer::Done);
+        world.advance(secs(20));
+        assert!(world.is_idle(BERT));
+        assert_eq!(world.report(ANNA, &lease, success()), Answer::Done);
+        assert_eq!(world.state(task), TaskState::Succeeded);
+    }
+}
