@@ -1,6 +1,6 @@
 //! Moves bytes and time: feeds the session machine and does what it says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::Context;
 use crate::handler::{self, Attempt, TaskService};
-use crate::link::{Event, Link};
-use crate::session::{Input, LeaseKey, Output, Session};
-use crate::worker::{Options, RunError, Worker};
+use crate::link::{self, Event, Link};
+use crate::session::{Fleet, Input, LeaseKey, Located, Output, Site};
+use crate::worker::{Options, RunError, Worker, endpoint};
 
 /// What tasks say before the driver looks: a word or two of each.
 const INPUTS: usize = 1024;
@@ -30,7 +31,9 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
     let (inputs, from_tasks) = mpsc::channel(INPUTS);
     let mut shutdown = worker.shutdown;
     let mut driver = Driver {
-        session: Session::new(worker.session),
+        application: worker.session.application.clone(),
+        pipeline: worker.session.pipeline.clone(),
+        fleet: Fleet::new(worker.session),
         tasks: Tasks {
             service: worker.service,
             options: worker.options.clone(),
@@ -38,40 +41,42 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
             inputs,
             running: HashMap::new(),
         },
-        link: None,
-        connect_at: Instant::now(),
+        links: BTreeMap::new(),
+        locating: None,
+        locate_at: Instant::now(),
+        located: 0,
         servers: worker.servers,
+        authorization: worker.authorization,
         attempts: 0,
-        failures: 0,
-        welcome_since: None,
+        questions: 0,
         was_welcome: false,
         refused: None,
         options: worker.options,
         started: Instant::now(),
         drained: false,
     };
-    let open = |driver: &mut Driver| {
-        let server = driver.servers[driver.attempts % driver.servers.len()].clone();
-        driver.attempts += 1;
-        driver.link = Some(Link::open(server, worker.authorization.clone()));
-    };
 
     let mut from_tasks = from_tasks;
     let mut out = Vec::new();
     let mut ending = Ending::No;
     loop {
+        driver.follow();
         let wake = driver
-            .session
+            .fleet
             .next_deadline()
             .map(|deadline| driver.started + deadline);
+        let connect_at = driver.next_connect();
+        let locate_at = driver.next_locate();
         tokio::select! {
-            event = next_event(&mut driver.link) => driver.hear(event, &mut out),
+            (site, event) = next_event(&mut driver.links) => driver.hear(&site, event, &mut out),
+            located = answered(&mut driver.locating) => driver.locate_ended(located, &mut out),
             Some(input) = from_tasks.recv() => driver.tell(input, &mut out),
-            () = sleep_until(driver.connect_at), if driver.link.is_none() => open(&mut driver),
+            () = at(connect_at), if connect_at.is_some() => driver.connect(),
+            () = at(locate_at), if locate_at.is_some() => driver.locate(),
             () = at(wake) => {}
             () = &mut shutdown, if matches!(ending, Ending::No) => {
-                tracing::info!(running = driver.session.running(), "draining");
-                driver.session.handle(Input::Drain, &mut out);
+                tracing::info!(running = driver.fleet.running(), "draining");
+                driver.fleet.drain(&mut out);
                 ending = Ending::Draining { until: Instant::now() + driver.options.drain_timeout };
             }
             () = at(ending.next()), if ending.next().is_some() => match ending {
@@ -82,28 +87,28 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
                     ending = Ending::Cancelled { until: Instant::now() + patience };
                 }
                 // Nothing is owed any more; only taking leave has failed.
-                Ending::Last { .. } if driver.session.unsettled() == 0 => return Ok(()),
+                Ending::Last { .. } if driver.fleet.unsettled() == 0 => return Ok(()),
                 Ending::No | Ending::Cancelled { .. } | Ending::Last { .. } => {
-                    return Err(RunError::Unsettled { reports: driver.session.unsettled() });
+                    return Err(RunError::Unsettled { reports: driver.fleet.unsettled() });
                 }
             },
         }
         for _ in 0..BATCH {
             if let Ok(input) = from_tasks.try_recv() {
                 driver.tell(input, &mut out);
-            } else if let Some(event) = driver.link.as_mut().and_then(Link::try_next) {
-                driver.hear(event, &mut out);
+            } else if let Some((site, event)) = driver.try_next() {
+                driver.hear(&site, event, &mut out);
             } else {
                 break;
             }
         }
-        driver.session.flush(driver.started.elapsed(), &mut out);
+        driver.fleet.flush(driver.started.elapsed(), &mut out);
         driver.act(&mut out);
 
         worker.status.set(
-            driver.session.is_open(),
-            driver.session.running(),
-            driver.session.unsettled(),
+            driver.fleet.is_open(),
+            driver.fleet.running(),
+            driver.fleet.unsettled(),
         );
         if let Some(status) = driver.refused.take() {
             return Err(RunError::Refused(Box::new(status)));
@@ -113,7 +118,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         }
         // All tasks have ended: what is left is a matter of the scheduler's next checkpoint.
         if let Ending::Draining { .. } | Ending::Cancelled { .. } = ending
-            && driver.session.running() == 0
+            && driver.fleet.running() == 0
         {
             ending = Ending::Last {
                 until: Instant::now() + driver.options.settle_timeout,
@@ -150,16 +155,21 @@ impl Ending {
 }
 
 struct Driver {
-    session: Session,
+    application: String,
+    pipeline: String,
+    fleet: Fleet,
     tasks: Tasks,
-    link: Option<Link>,
-    connect_at: Instant,
+    links: BTreeMap<Site, Line>,
+    /// The question who owns what, on its way.
+    locating: Option<AbortOnDropHandle<Located>>,
+    /// Not before this moment it is asked again.
+    locate_at: Instant,
+    /// Questions one after the other that did not settle it.
+    located: u32,
     servers: Vec<tonic::transport::Endpoint>,
+    authorization: Option<MetadataValue<Ascii>>,
     attempts: usize,
-    /// Connections lost one after the other, none of which was of any use.
-    failures: u32,
-    /// Since when the present connection is of use.
-    welcome_since: Option<Instant>,
+    questions: usize,
     was_welcome: bool,
     refused: Option<Status>,
     options: Options,
@@ -167,22 +177,118 @@ struct Driver {
     drained: bool,
 }
 
+/// A site's connection, or the pause before the next.
+#[derive(Debug)]
+struct Line {
+    link: Option<Link>,
+    connect_at: Instant,
+    /// Connections lost one after the other, none of which was of any use.
+    failures: u32,
+    /// Since when the present connection is of use.
+    welcome_since: Option<Instant>,
+}
+
 impl Driver {
-    fn tell(&mut self, input: Input, out: &mut Vec<Output>) {
+    /// Keeps a line for each site, and no other.
+    fn follow(&mut self) {
+        let (links, fleet) = (&mut self.links, &self.fleet);
+        let sites: BTreeSet<&Site> = fleet.sites().collect();
+        links.retain(|site, _| sites.contains(site));
+        for site in sites {
+            links.entry(site.clone()).or_insert_with(|| Line {
+                link: None,
+                connect_at: Instant::now(),
+                failures: 0,
+                welcome_since: None,
+            });
+        }
+    }
+
+    fn next_connect(&self) -> Option<Instant> {
+        let closed = self.links.values().filter(|line| line.link.is_none());
+        closed.map(|line| line.connect_at).min()
+    }
+
+    fn connect(&mut self) {
+        let now = Instant::now();
+        let due = self.links.iter_mut();
+        for (site, line) in due.filter(|(_, line)| line.link.is_none() && line.connect_at <= now) {
+            let server = match site {
+                Site::Home => {
+                    self.attempts += 1;
+                    Some(self.servers[(self.attempts - 1) % self.servers.len()].clone())
+                }
+                Site::Node(address) => endpoint(address).ok(),
+            };
+            if let Some(server) = server {
+                line.link = Some(Link::open(server, self.authorization.clone()));
+            } else {
+                tracing::error!(?site, "an owner's address is no URL like http://127.0.0.1:50050");
+                line.connect_at = now + self.options.max_backoff;
+            }
+        }
+    }
+
+    fn next_locate(&self) -> Option<Instant> {
+        (self.locating.is_none() && self.fleet.wants_owners()).then_some(self.locate_at)
+    }
+
+    /// Asks a configured server, or when they do not answer one of the owners that are known, who owns what.
+    fn locate(&mut self) {
+        let nodes = self.fleet.sites().filter_map(|site| match site {
+            Site::Home => None,
+            Site::Node(address) => endpoint(address).ok(),
+        });
+        let servers: Vec<_> = self.servers.iter().cloned().chain(nodes).collect();
+        let server = servers[self.questions % servers.len()].clone();
+        self.locating = Some(AbortOnDropHandle::new(tokio::spawn(link::locate(
+            server,
+            self.authorization.clone(),
+            self.application.clone(),
+            self.pipeline.clone(),
+        ))));
+    }
+
+    fn locate_ended(&mut self, located: Located, out: &mut Vec<(Site, Output)>) {
+        self.locating = None;
+        if located == Located::Failed {
+            // The next may know.
+            self.questions += 1;
+        }
+        self.fleet.located(located, out);
+        self.located = if self.fleet.wants_owners() {
+            self.located.saturating_add(1)
+        } else {
+            0
+        };
+        self.locate_at = Instant::now() + backoff(&self.options, self.located);
+    }
+
+    fn try_next(&mut self) -> Option<(Site, Event)> {
+        self.links.iter_mut().find_map(|(site, line)| {
+            let event = line.link.as_mut().and_then(Link::try_next)?;
+            Some((site.clone(), event))
+        })
+    }
+
+    fn tell(&mut self, input: Input, out: &mut Vec<(Site, Output)>) {
         if let Input::Ended { lease, .. } = &input {
             self.tasks.running.remove(lease);
         }
-        self.session.handle(input, out);
+        self.fleet.ended(input, out);
     }
 
-    fn hear(&mut self, event: Event, out: &mut Vec<Output>) {
+    fn hear(&mut self, site: &Site, event: Event, out: &mut Vec<(Site, Output)>) {
         match event {
-            Event::Connected => self.session.handle(Input::Connected, out),
+            Event::Connected => self.fleet.handle(site, Input::Connected, out),
             Event::Received(kind) => {
-                self.session.handle(Input::Received(kind), out);
-                if self.session.is_open() && self.welcome_since.is_none() {
-                    tracing::info!("the scheduler welcomes this worker");
-                    self.welcome_since = Some(Instant::now());
+                self.fleet.handle(site, Input::Received(kind), out);
+                if self.fleet.is_open_at(site)
+                    && let Some(line) = self.links.get_mut(site)
+                    && line.welcome_since.is_none()
+                {
+                    tracing::info!(?site, "the scheduler welcomes this worker");
+                    line.welcome_since = Some(Instant::now());
                     self.was_welcome = true;
                 }
             }
@@ -196,54 +302,60 @@ impl Driver {
                 if !self.was_welcome && hopeless.contains(&status.code()) {
                     self.refused = Some(status);
                 } else {
-                    self.lose(status.message());
+                    self.lose(site, status.message());
                 }
-                self.session.handle(Input::Disconnected, out);
+                self.fleet.handle(site, Input::Disconnected, out);
             }
         }
     }
 
-    fn lose(&mut self, why: &str) {
-        let wait = self.leave();
-        tracing::warn!(why, retry_in = ?wait, "no connection to the scheduler");
+    fn lose(&mut self, site: &Site, why: &str) {
+        let wait = self.leave(site);
+        tracing::warn!(?site, why, retry_in = ?wait, "no connection to the scheduler");
     }
 
-    /// Gives the connection up and returns when another is tried.
-    fn leave(&mut self) -> Duration {
-        if self
+    /// Gives a connection up and returns when another is tried.
+    fn leave(&mut self, site: &Site) -> Duration {
+        let Some(line) = self.links.get_mut(site) else {
+            return Duration::ZERO;
+        };
+        if line
             .welcome_since
             .take()
             .is_some_and(|since| since.elapsed() > self.options.max_backoff)
         {
-            self.failures = 0;
+            line.failures = 0;
         }
-        let wait = backoff(&self.options, self.failures);
-        self.failures = self.failures.saturating_add(1);
-        self.link = None;
-        self.connect_at = Instant::now() + wait;
+        let wait = backoff(&self.options, line.failures);
+        line.failures = line.failures.saturating_add(1);
+        line.link = None;
+        line.connect_at = Instant::now() + wait;
         wait
     }
 
-    fn act(&mut self, out: &mut Vec<Output>) {
-        for output in std::mem::take(out) {
+    fn act(&mut self, out: &mut Vec<(Site, Output)>) {
+        for (site, output) in std::mem::take(out) {
             match output {
                 Output::Send(kind) => {
-                    if self.link.as_ref().is_some_and(|link| !link.send(kind)) {
-                        self.lose("the server takes no messages");
-                        self.session.handle(Input::Disconnected, out);
+                    let link = self.links.get(&site).and_then(|line| line.link.as_ref());
+                    if link.is_some_and(|link| !link.send(kind)) {
+                        self.lose(&site, "the server takes no messages");
+                        self.fleet.handle(&site, Input::Disconnected, out);
                     }
                 }
                 Output::Start(lease) => {
-                    self.failures = 0;
+                    if let Some(line) = self.links.get_mut(&site) {
+                        line.failures = 0;
+                    }
                     self.tasks.start(lease);
                 }
                 Output::Stop(key) => self.tasks.cancel(key),
                 Output::Define(definition) => self.tasks.definition = definition,
                 Output::Reconnect(why) => {
-                    let wait = self.leave();
-                    tracing::info!(why, retry_in = ?wait, "connecting anew");
+                    let wait = self.leave(&site);
+                    tracing::info!(?site, why, retry_in = ?wait, "connecting anew");
                 }
-                Output::Warn(what) => tracing::warn!("{what}"),
+                Output::Warn(what) => tracing::warn!(?site, "{what}"),
                 Output::Drained => self.drained = true,
             }
         }
@@ -324,9 +436,22 @@ fn backoff(options: &Options, failures: u32) -> Duration {
     full / 2 + full / 2 * u32::try_from(random).unwrap_or(0) / 1024
 }
 
-async fn next_event(link: &mut Option<Link>) -> Event {
-    match link {
-        Some(link) => link.next().await,
+/// What comes next on any of the lines; cancel safe.
+async fn next_event(links: &mut BTreeMap<Site, Line>) -> (Site, Event) {
+    let open = links.iter_mut().filter_map(|(site, line)| {
+        let link = line.link.as_mut()?;
+        Some(Box::pin(async move { (site.clone(), link.next().await) }))
+    });
+    let open: Vec<_> = open.collect();
+    if open.is_empty() {
+        return std::future::pending().await;
+    }
+    futures::future::select_all(open).await.0
+}
+
+async fn answered(locating: &mut Option<AbortOnDropHandle<Located>>) -> Located {
+    match locating {
+        Some(locating) => locating.await.unwrap_or(Located::Failed),
         None => std::future::pending().await,
     }
 }

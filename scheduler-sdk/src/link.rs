@@ -2,13 +2,17 @@
 
 use scheduler_proto::worker::session_response::Kind;
 use scheduler_proto::worker::worker_service_client::WorkerServiceClient;
-use scheduler_proto::worker::{SessionRequest, session_request};
+use scheduler_proto::worker::{LocateRequest, SessionRequest, session_request};
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Endpoint;
-use tonic::{Request, Status};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::session::Located;
 
 /// Messages on their way to the server. The session sends a handful per task; a server that does not take so many is
 /// as good as gone.
@@ -17,6 +21,8 @@ const OUTGOING: usize = 4096;
 const INCOMING: usize = 64;
 /// Bytes of one message from the server, at most: a batch of leases with their params.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// How long a server may take to say who owns what.
+const LOCATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection tells.
 #[derive(Debug)]
@@ -33,6 +39,44 @@ pub(crate) struct Link {
     outgoing: mpsc::Sender<SessionRequest>,
     incoming: mpsc::Receiver<Event>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// Who owns the partitions of a pipeline, as the server says.
+pub(crate) async fn locate(
+    server: Endpoint,
+    authorization: Option<MetadataValue<Ascii>>,
+    application: String,
+    pipeline: String,
+) -> Located {
+    let asked = async {
+        let mut client = WorkerServiceClient::new(connect(server).await?);
+        let mut request = Request::new(LocateRequest {
+            application,
+            pipeline,
+        });
+        if let Some(authorization) = authorization {
+            request.metadata_mut().insert("authorization", authorization);
+        }
+        request.set_timeout(LOCATE_TIMEOUT);
+        client.locate(request).await
+    };
+    match tokio::time::timeout(LOCATE_TIMEOUT, asked).await {
+        Ok(Ok(answer)) => {
+            let locations = answer.into_inner().locations.into_iter();
+            Located::Owners(locations.map(|at| (at.partition, at.address)).collect())
+        }
+        Ok(Err(status)) if status.code() == Code::Unimplemented => Located::Unknown,
+        Ok(Err(_)) | Err(_) => Located::Failed,
+    }
+}
+
+async fn connect(server: Endpoint) -> Result<Channel, Status> {
+    server.connect().await.map_err(|error| {
+        let cause = std::error::Error::source(&error)
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        Status::unavailable(format!("cannot connect to {}: {error}{cause}", server.uri()))
+    })
 }
 
 impl Link {
@@ -80,12 +124,7 @@ async fn talk(
     requests: mpsc::Receiver<SessionRequest>,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Status> {
-    let channel = server.connect().await.map_err(|error| {
-        let cause = std::error::Error::source(&error)
-            .map(|cause| format!(": {cause}"))
-            .unwrap_or_default();
-        Status::unavailable(format!("cannot connect to {}: {error}{cause}", server.uri()))
-    })?;
+    let channel = connect(server).await?;
     let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut request = Request::new(ReceiverStream::new(requests));
     if let Some(authorization) = authorization {

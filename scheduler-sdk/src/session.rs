@@ -8,11 +8,14 @@
 //! - Each report is kept, in order, until the server says that a checkpoint covers it, and is presented again at the
 //!   beginning of the next connection. So are the leases that are still held.
 //! - A lease that is held or was reported already is not started again.
+//!
+//! A worker of a cluster has such a session with every node that owns a part of its pipeline; [`Fleet`] is all of them together.
 
 mod dealer;
+mod fleet;
 mod unsettled;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +25,8 @@ use scheduler_proto::worker::session_request::Kind as Request;
 use scheduler_proto::worker::session_response::Kind as Response;
 use scheduler_proto::worker::{Hello, Lease, LeaseRef, Progress, Report, Reports, Unit};
 
-use self::unsettled::Unsettled;
+pub use self::fleet::{Fleet, Located, Site};
+use self::unsettled::{Reports as Kept, Unsettled};
 
 /// Bytes of reports in one message, at most, below the 4 MiB that gRPC servers take unless told otherwise.
 const MAX_REPORTS_BYTES: usize = 2 * 1024 * 1024;
@@ -148,6 +152,25 @@ pub struct Session {
     /// Credits that the drain made void; leases for them may be on their way still.
     void_credits: u32,
     leaving: Option<&'static str>,
+    /// What makes it one of several.
+    shared: Option<Shared>,
+}
+
+/// What a session has to know of the worker's others.
+#[derive(Debug, Default)]
+struct Shared {
+    /// What they hold, or have reported and not had settled.
+    elsewhere: Vec<LeaseKey>,
+    /// Partitions that were given to another session since this one began: what comes for them comes too late.
+    given_up: BTreeSet<u32>,
+}
+
+/// What a session has of one partition.
+#[derive(Debug, Default)]
+struct Portion {
+    held: BTreeMap<LeaseKey, Held>,
+    progress: BTreeMap<LeaseKey, Bytes>,
+    reports: Kept,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -193,6 +216,15 @@ impl Session {
             drain_sent: false,
             void_credits: 0,
             leaving: None,
+            shared: None,
+        }
+    }
+
+    /// One of several sessions of a worker, whose room others deal out.
+    fn shared(config: SessionConfig) -> Self {
+        Self {
+            shared: Some(Shared::default()),
+            ..Self::new(config)
         }
     }
 
@@ -297,7 +329,7 @@ impl Session {
             name: self.config.name.clone(),
             held: self.held.keys().map(|&key| key.into()).collect(),
             reported: Vec::new(),
-            shares: false,
+            shares: self.shared.is_some(),
         };
         let mut bytes = 0;
         for report in self.unsettled.iter() {
@@ -309,6 +341,12 @@ impl Session {
                 hello.held.extend(report.r#ref);
                 self.unsent.push(report.clone());
             }
+        }
+        if let Some(shared) = &self.shared {
+            // The node may be the owner of more than is known here: what others have is not to be given to others still.
+            hello
+                .held
+                .extend(shared.elsewhere.iter().map(|&key| LeaseRef::from(key)));
         }
         out.push(Output::Send(Request::Hello(hello)));
     }
@@ -323,6 +361,9 @@ impl Session {
         self.drain_sent = false;
         self.void_credits = 0;
         self.leaving = None;
+        if let Some(shared) = &mut self.shared {
+            shared.given_up.clear();
+        }
     }
 
     fn receive(&mut self, response: Response, out: &mut Vec<Output>) {
@@ -347,9 +388,11 @@ impl Session {
                 leases.leases.into_iter().for_each(|lease| self.take(lease, out));
             }
             (Response::Settled(settled), _) => {
-                if !self
-                    .unsettled
-                    .settle(settled.partition, settled.epoch, settled.count)
+                let too_late = |shared: &Shared| shared.given_up.contains(&settled.partition);
+                if !self.shared.as_ref().is_some_and(too_late)
+                    && !self
+                        .unsettled
+                        .settle(settled.partition, settled.epoch, settled.count)
                 {
                     out.push(Output::Warn("the server settled more reports than it was sent"));
                 }
@@ -364,15 +407,17 @@ impl Session {
             }
             (Response::Definition(definition), _) => out.push(Output::Define(definition)),
             // Its partitions leave a node that goes down one by one; the stream is left once, after all of them.
-            (Response::Moved(_), _) if self.leaving.is_some() => {}
+            // One of several is told where it has moved, and goes on with the rest.
+            (Response::Moved(_), _) if self.leaving.is_some() || self.shared.is_some() => {}
             // What is unsettled is presented to the new owner by the next hello.
             (Response::Moved(_), _) => {
                 self.close();
                 out.push(Output::Reconnect("a partition has moved to another node"));
             }
             (Response::GoAway(_), _) => self.leaving = Some("the node goes down"),
-            // Said only to a worker that shares its room.
-            (Response::Waiting(_) | Response::Recalled(_), _) => {}
+            (Response::Recalled(count), _) => self.credits = self.credits.saturating_sub(count),
+            // Whoever deals the room out hears it.
+            (Response::Waiting(_), _) => {}
         }
     }
 
@@ -390,6 +435,13 @@ impl Session {
             return self.report(key, Outcome::Returned(Unit {}));
         }
         // The server has given the task up for lost and leases it again: the older attempt is in vain.
+        self.supersede(key, out);
+        self.held.insert(key, Held::Running);
+        out.push(Output::Start(lease));
+    }
+
+    /// Stops other attempts of a task.
+    fn supersede(&mut self, key: LeaseKey, out: &mut Vec<Output>) {
         let same_task = LeaseKey {
             epoch: 0,
             attempt: 0,
@@ -405,8 +457,76 @@ impl Session {
                 out.push(Output::Stop(older));
             }
         }
-        self.held.insert(key, Held::Running);
-        out.push(Output::Start(lease));
+    }
+
+    /// Gives credit, as whoever deals the room out says.
+    fn grant(&mut self, credit: u32, out: &mut Vec<Output>) {
+        self.credits += credit;
+        out.push(Output::Send(Request::Credit(credit)));
+    }
+
+    /// Whether it has room to be given.
+    fn takes_work(&self) -> bool {
+        self.is_open() && !self.is_draining() && self.leaving.is_none()
+    }
+
+    /// Whether it has this attempt.
+    fn holds(&self, key: LeaseKey) -> bool {
+        self.held.contains_key(&key)
+    }
+
+    /// Every attempt that it holds, or has reported and not had settled.
+    fn keys(&self) -> impl Iterator<Item = LeaseKey> {
+        self.held.keys().copied().chain(self.unsettled.keys())
+    }
+
+    /// Whether it has anything of a partition.
+    fn has(&self, partition: u32) -> bool {
+        self.keys().any(|key| key.partition == partition)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain == Drain::Done
+    }
+
+    /// Lets go of everything of a partition, for another session.
+    fn give_up(&mut self, partition: u32) -> Portion {
+        let of_it = |key: &LeaseKey| key.partition == partition;
+        if let Some(shared) = &mut self.shared {
+            shared.given_up.insert(partition);
+        }
+        self.unsent
+            .retain(|report| report.r#ref.is_none_or(|lease| lease.partition != partition));
+        Portion {
+            held: self.held.extract_if(.., |key, _| of_it(key)).collect(),
+            progress: self.progress.extract_if(.., |key, _| of_it(key)).collect(),
+            reports: self.unsettled.give_up(partition),
+        }
+    }
+
+    /// Takes what another session has let go of: the node hears of it at the beginning of a new stream, before it leases any of it.
+    fn take_over(&mut self, partition: u32, portion: Portion, out: &mut Vec<Output>) {
+        if let Some(shared) = &mut self.shared {
+            shared.given_up.remove(&partition);
+        }
+        let Portion {
+            held,
+            progress,
+            reports,
+        } = portion;
+        if held.is_empty() && reports.is_empty() {
+            return;
+        }
+        if self.drain == Drain::Done {
+            self.drain = Drain::Asked;
+        }
+        self.held.extend(held);
+        self.progress.extend(progress);
+        self.unsettled.take_over(partition, reports);
+        if self.stage != Stage::Closed {
+            self.close();
+            out.push(Output::Reconnect("to present what came from another node"));
+        }
     }
 
     fn end(&mut self, key: LeaseKey, outcome: Outcome, out: &mut Vec<Output>) {
@@ -465,7 +585,7 @@ impl Session {
     fn send_credits(&mut self, out: &mut Vec<Output>) {
         let full = self.unsettled.len() >= self.config.max_unsettled
             || self.unsettled.bytes() >= self.config.max_unsettled_bytes;
-        if self.is_draining() || self.leaving.is_some() || full {
+        if self.shared.is_some() || self.is_draining() || self.leaving.is_some() || full {
             return;
         }
         let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);

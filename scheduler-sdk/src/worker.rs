@@ -315,7 +315,7 @@ impl fmt::Debug for WorkerBuilder {
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, BuildError> {
+pub(crate) fn endpoint(url: &str) -> Result<Endpoint, BuildError> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| BuildError {
         field: "server",
         problem: format!("`{url}` is no URL ({error}); use one like http://127.0.0.1:50050"),

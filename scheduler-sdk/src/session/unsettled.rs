@@ -13,9 +13,12 @@ pub(super) struct Unsettled {
     bytes: usize,
 }
 
+/// Reports of one partition, in order.
+pub(super) type Reports = VecDeque<(LeaseKey, Report)>;
+
 #[derive(Debug, Default)]
 struct Partition {
-    reports: VecDeque<(LeaseKey, Report)>,
+    reports: Reports,
     /// How many of this session's reports are settled.
     settled: u64,
     /// The latest activation that settled any.
@@ -42,6 +45,35 @@ impl Unsettled {
             .values()
             .flat_map(|partition| &partition.reports)
             .map(|(_, report)| report)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = LeaseKey> {
+        self.keys.iter().copied()
+    }
+
+    /// Forgets a partition's reports, which are another session's from now on.
+    pub(super) fn give_up(&mut self, partition: u32) -> Reports {
+        let reports = self
+            .partitions
+            .remove(&partition)
+            .map(|found| found.reports)
+            .unwrap_or_default();
+        for (key, report) in &reports {
+            self.keys.remove(key);
+            self.bytes -= report.encoded_len();
+        }
+        reports
+    }
+
+    /// Takes another session's reports: they come before those that are here, for they are older.
+    pub(super) fn take_over(&mut self, partition: u32, mut reports: Reports) {
+        for (key, report) in &reports {
+            self.keys.insert(*key);
+            self.bytes += report.encoded_len();
+        }
+        let here = &mut self.partitions.entry(partition).or_default().reports;
+        reports.append(here);
+        *here = reports;
     }
 
     /// A new session counts from its own beginning.
