@@ -1,6 +1,9 @@
 //! The shards that live here: how they come up, are saved, and let go.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures::FutureExt as _;
 
 use scheduler_core::activation::{Activation, Step};
 use scheduler_core::id::{CheckpointId, Epoch, Offset, Partition, Tenure};
@@ -16,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use super::forward::Forwarder;
+use super::supervise::text_of;
 use super::{Durable, Line, Mailbox, Mark, PipelineActor, Stay, Word};
 use crate::directory::topic_of;
 use crate::retry::{in_full, until_done};
@@ -531,11 +535,18 @@ impl PipelineActor {
         F: Future<Output = ()> + Send + 'static,
     {
         let (hosted, line) = (self.hosted.get(&partition)?, self.line(partition)?);
-        let (ended, work) = (hosted.ended.clone(), work(line));
+        let (ended, work) = (hosted.ended.clone(), work(line.clone()));
+        let guarded = async move {
+            // Nobody else would notice that the shard waits for an answer that never comes.
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                line.tell(Word::Broken(format!("it has crashed: {}", text_of(&*panic))))
+                    .await;
+            }
+        };
         let task = self
             .world
             .tasks
-            .spawn(async move { ended.run_until_cancelled(work).await });
+            .spawn(async move { ended.run_until_cancelled(guarded).await });
         Some(task.abort_handle())
     }
 }

@@ -9,6 +9,7 @@
 //! | `host.rs` | the shards that live here: how they come up, are saved, and let go |
 //! | `forward.rs` | from the log into a shard |
 //! | `sessions.rs`, `outbox.rs` | from a shard to workers |
+//! | `supervise.rs` | what becomes of it if it panics |
 //! | `watch.rs` | those who want to know what happens to tasks |
 
 mod forward;
@@ -16,9 +17,10 @@ mod host;
 mod line;
 mod outbox;
 mod sessions;
+mod supervise;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +46,7 @@ use self::host::{Hosted, Trouble};
 pub(crate) use self::line::{Line, Stay, Word};
 pub(crate) use self::outbox::{Events, Outbox};
 use self::sessions::{Polling, Telling};
+use self::supervise::{Crashes, Inbox};
 pub(crate) use self::watch::Watched;
 use self::watch::Watchers;
 use crate::clock::Clock;
@@ -200,9 +203,12 @@ pub(crate) struct PipelineActor {
     taken: usize,
     pipeline: Arc<Pipeline>,
     machine: PipelineNode,
+    /// What placement says is ours.
+    assigned: BTreeSet<Partition>,
     hosted: BTreeMap<Partition, Hosted>,
     /// What is wrong with partitions, whether their shards are here or not.
     troubles: BTreeMap<Partition, Trouble>,
+    crashes: Crashes,
     sessions: BTreeMap<SessionId, Telling>,
     polls: BTreeMap<SessionId, Polling>,
     watchers: Watchers,
@@ -220,15 +226,28 @@ impl PipelineActor {
         let (send, receive) = mpsc::channel(MAILBOX);
         let (tasks, ended) = (world.tasks.clone(), world.ended.clone());
         let turns = Arc::new(AtomicU64::new(0));
-        let actor = Self {
+        let actor = Self::new(world, send.downgrade(), turns.clone(), pipeline);
+        tasks.spawn(async move { ended.run_until_cancelled(actor.run_supervised(receive)).await });
+        Mailbox { send, turns }
+    }
+
+    fn new(
+        world: World,
+        mailbox: mpsc::WeakSender<Message>,
+        turns: Arc<AtomicU64>,
+        pipeline: Arc<Pipeline>,
+    ) -> Self {
+        Self {
             world,
-            mailbox: send.downgrade(),
-            turns: turns.clone(),
+            mailbox,
+            turns,
             taken: 0,
             machine: PipelineNode::new(Arc::new(pipeline.policy.clone()), pipeline.paused),
             pipeline,
+            assigned: BTreeSet::new(),
             hosted: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            crashes: Crashes::default(),
             sessions: BTreeMap::new(),
             polls: BTreeMap::new(),
             watchers: Watchers::default(),
@@ -237,13 +256,24 @@ impl PipelineActor {
             is_stopped: false,
             effects: Vec::new(),
             last_mark: 0,
-        };
-        tasks.spawn(async move { ended.run_until_cancelled(actor.run(receive)).await });
-        Mailbox { send, turns }
+        }
     }
 
-    async fn run(mut self, mut receive: mpsc::Receiver<Message>) {
-        let mut batch = Vec::new();
+    /// An actor in place of this one, which has panicked: nothing of it is to be trusted but what it was told.
+    fn afresh(self) -> Self {
+        let mut other = Self::new(self.world, self.mailbox, self.turns, self.pipeline);
+        other.assigned = self.assigned;
+        other.crashes = self.crashes;
+        other.draining = self.draining;
+        // What is still on its way to an earlier stay of a shard is not for a later one.
+        other.last_mark = self.last_mark;
+        let paused = other.pipeline.paused || other.draining;
+        other.event(other.world.clock.now(), Event::Pause(paused));
+        other
+    }
+
+    async fn run(&mut self, inbox: &mut Inbox) {
+        let Inbox { receive, batch } = inbox;
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mut armed = Some(Timestamp::ZERO);
@@ -257,7 +287,7 @@ impl PipelineActor {
             }
             tokio::select! {
                 biased;
-                taken = receive.recv_many(&mut batch, BATCH) => {
+                taken = receive.recv_many(batch, BATCH) => {
                     if taken == 0 {
                         return;
                     }
@@ -269,9 +299,10 @@ impl PipelineActor {
                 () = &mut timer, if armed.is_some() => armed = None,
             }
             self.taken = batch.len();
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            self.next_turn();
             let now = self.world.clock.now();
-            for message in batch.drain(..) {
+            batch.reverse();
+            while let Some(message) = batch.pop() {
                 self.take(now, message);
             }
             self.event(now, Event::Tick);
@@ -297,13 +328,22 @@ impl PipelineActor {
         match message {
             Message::Shard(partition, stay, word) => self.hear(now, partition, stay, word),
             Message::Commands(session, commands) => self.event(now, Event::Commands(session, commands)),
-            Message::Assign(partitions) => partitions
-                .into_iter()
-                .for_each(|partition| self.assign(partition, false)),
-            Message::Revoke(partitions, released) => self.revoke(now, partitions, released),
-            Message::Lose(partitions) => partitions
-                .into_iter()
-                .for_each(|partition| self.lose(now, partition)),
+            Message::Assign(partitions) => {
+                self.assigned.extend(&partitions);
+                for partition in partitions {
+                    self.assign(partition, false);
+                }
+            }
+            Message::Revoke(partitions, released) => {
+                self.assigned.retain(|partition| !partitions.contains(partition));
+                self.revoke(now, partitions, released);
+            }
+            Message::Lose(partitions) => {
+                self.assigned.retain(|partition| !partitions.contains(partition));
+                for partition in partitions {
+                    self.lose(now, partition);
+                }
+            }
             Message::Open(session, hello, outbox, definition) => {
                 self.open(now, session, hello, outbox, &definition);
             }
@@ -476,9 +516,10 @@ impl PipelineActor {
             sessions,
             tails: tails.collect(),
             problems: self
-                .troubles
-                .values()
-                .map(|trouble| trouble.problem.clone())
+                .crashes
+                .problem(self.world.clock.now())
+                .into_iter()
+                .chain(self.troubles.values().map(|trouble| trouble.problem.clone()))
                 .collect(),
             turn: (self.taken == 1).then(|| self.turns.load(Ordering::Relaxed)),
         }
@@ -529,6 +570,10 @@ impl PipelineActor {
 
     fn shard_id(&self, partition: Partition) -> ShardId {
         ShardId::new(self.pipeline.id, partition)
+    }
+
+    fn next_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     fn next_mark(&mut self) -> u64 {

@@ -9,6 +9,7 @@ mod gateway;
 mod idle;
 mod lifecycle;
 mod lists;
+mod ownership;
 mod sessions;
 mod watches;
 mod world;
