@@ -88,7 +88,8 @@ pub(crate) fn start(run: &Path, binary: &Path, record: &mut Record) -> Result<()
         .args(["--host", "127.0.0.1", "-P", &port])
         .args(["--status-host", "127.0.0.1", "--status", &status])
         .arg(format!("--temp-dir={}", temporary.display()))
-        .current_dir(run);
+        // It makes directories where it is started.
+        .current_dir(&temporary);
     record.start(run, command)
 }
 
