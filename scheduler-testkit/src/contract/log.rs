@@ -11,9 +11,19 @@ use scheduler_core::time::Timestamp;
 use super::{LogWorld, shard, topic};
 
 /// Makes a test of each sentence of the contract; takes an expression that makes a fresh [`LogWorld`].
+///
+/// `log_contract!(world, numbers_never_return)` leaves out `offsets_go_on_after_a_deletion`, for a log that keeps nothing of a deleted
+/// topic (Kafka): it relies on the catalog, which never gives a pipeline's number again.
 #[macro_export]
 macro_rules! log_contract {
     ($world:expr) => {
+        $crate::log_contract!($world, numbers_never_return);
+        #[::tokio::test]
+        async fn offsets_go_on_after_a_deletion() {
+            $crate::contract::log::offsets_go_on_after_a_deletion(&mut $world).await;
+        }
+    };
+    ($world:expr, numbers_never_return) => {
         $crate::contract_tests!(
             log,
             $world,
@@ -32,7 +42,6 @@ macro_rules! log_contract {
             what_does_not_exist_is_not_found,
             a_topic_grows_and_never_shrinks,
             a_deleted_topic_is_gone,
-            offsets_go_on_after_a_deletion,
             a_waiting_reader_of_a_deleted_topic_ends,
             a_restart_keeps_everything,
             offsets_go_on_after_truncation_and_restart,
@@ -120,7 +129,8 @@ pub async fn offsets_rise_in_the_order_of_the_tasks(world: &mut dyn LogWorld) {
     );
 }
 
-/// Params, priority and options of a task come back as they were given.
+/// Params, priority and options of a task come back as they were given. Options of which none is set may come back as no options: a
+/// plain record of Kafka has no place to say that nothing was said.
 pub async fn what_was_appended_reads_back_whole(world: &mut dyn LogWorld) {
     let log = open(world).await;
     let options = TaskOptions {
@@ -147,7 +157,14 @@ pub async fn what_was_appended_reads_back_whole(world: &mut dyn LogWorld) {
     ];
     let offsets = append(&log, shard(1, 0), tasks.clone()).await;
     let records = read(&log, shard(1, 0), offsets[0], tasks.len()).await;
-    assert_eq!(records.iter().map(|r| spec(r).clone()).collect::<Vec<_>>(), tasks);
+    let said = |task: &TaskSpec| TaskSpec {
+        options: task.options.clone().filter(|options| **options != TaskOptions::default()),
+        ..task.clone()
+    };
+    assert_eq!(
+        records.iter().map(|r| said(spec(r))).collect::<Vec<_>>(),
+        tasks.iter().map(said).collect::<Vec<_>>()
+    );
 }
 
 /// Appends that run at the same time all arrive, each once and in one piece.

@@ -1,0 +1,11 @@
+//! The Kafka adapters.
+
+mod config;
+mod context;
+mod error;
+mod log;
+
+pub use config::{GroupProtocol, KafkaConfig};
+pub use error::OpenError;
+pub use log::KafkaLog;
+pub use log::record::headers;

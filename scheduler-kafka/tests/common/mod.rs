@@ -1,0 +1,61 @@
+//! A cluster of schedulers of its own for each test, on the Kafka that `SCHEDULER_TEST_KAFKA` names.
+
+#![allow(dead_code, reason = "not every test needs everything")]
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use scheduler_kafka::KafkaConfig;
+
+/// The name of a cluster that no other test has; its topics are deleted at the end.
+pub struct Cluster {
+    pub bootstrap: String,
+    pub name: String,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let bootstrap = std::env::var("SCHEDULER_TEST_KAFKA")
+            .expect("set SCHEDULER_TEST_KAFKA, or run `cargo xtask test`, which starts one");
+        let name = format!("test-{:016x}", fastrand::u64(..));
+        Self { bootstrap, name }
+    }
+
+    pub fn config(&self) -> KafkaConfig {
+        let mut config = KafkaConfig::new(&self.bootstrap, &self.name);
+        config.replication = 1;
+        config
+    }
+
+    /// A client as anybody has it.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let (config, prefix) = (self.client(), format!("{}.", self.name));
+        // The test's own runtime may be ending.
+        let cleaned = std::thread::spawn(move || {
+            let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
+            let patience = std::time::Duration::from_secs(10);
+            let metadata = admin.inner().fetch_metadata(None, patience).ok()?;
+            let ours: Vec<&str> = metadata
+                .topics()
+                .iter()
+                .map(rdkafka::metadata::MetadataTopic::name)
+                .filter(|name| name.starts_with(&prefix))
+                .collect();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
+            let _ = runtime.block_on(admin.delete_topics(&ours, &AdminOptions::new()));
+            Some(())
+        });
+        let _ = cleaned.join();
+    }
+}
