@@ -55,6 +55,7 @@
 
 mod codec;
 mod config;
+pub mod decode;
 mod directory;
 mod engine;
 mod error;

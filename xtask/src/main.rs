@@ -6,6 +6,7 @@
 mod borders;
 mod ci;
 mod demo;
+mod fuzz;
 mod mutations;
 mod run;
 mod services;
@@ -23,6 +24,10 @@ cargo xtask COMMAND
   demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
 ";
 
+fn usage() -> String {
+    [USAGE, services::USAGE, mutations::USAGE, fuzz::USAGE].concat()
+}
+
 /// Why a command failed, for people.
 type Failed = String;
 
@@ -35,19 +40,16 @@ fn main() -> ExitCode {
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
         (Some("services"), _) => services::run(&rest),
+        (Some("fuzz"), _) => fuzz::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.
         (Some("demo"), [separator, rest @ ..]) if separator == "--" => demo::run(rest),
         (Some("demo"), _) => demo::run(&rest),
         (Some("help" | "--help" | "-h"), _) => {
-            print!("{USAGE}{}{}", services::USAGE, mutations::USAGE);
+            print!("{}", usage());
             Ok(())
         }
-        _ => Err(format!(
-            "which command?\n\n{USAGE}{}{}",
-            services::USAGE,
-            mutations::USAGE
-        )),
+        _ => Err(format!("which command?\n\n{}", usage())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,11 +2,11 @@
 
 mod backlog;
 mod committer;
-mod frame;
+pub(crate) mod frame;
 mod index;
 mod keeper;
 mod reader;
-mod segment;
+pub(crate) mod segment;
 
 use std::fmt;
 use std::path::PathBuf;

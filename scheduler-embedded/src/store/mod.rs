@@ -3,9 +3,9 @@
 mod archive;
 mod catalog;
 mod checkpoint;
-mod pipeline_row;
-mod results;
-mod shard_row;
+pub(crate) mod pipeline_row;
+pub(crate) mod results;
+pub(crate) mod shard_row;
 mod staged;
 
 use std::fmt;

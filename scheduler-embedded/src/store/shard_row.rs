@@ -83,7 +83,7 @@ impl ShardRow {
         self.epoch == epoch && !self.released
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.state.len() + 64);
         out.byte(VERSION);
         out.number(self.epoch.0.into());
@@ -96,7 +96,7 @@ impl ShardRow {
         out
     }
 
-    fn decode(value: Bytes) -> Result<Self, Corrupt> {
+    pub(crate) fn decode(value: Bytes) -> Result<Self, Corrupt> {
         let mut from = Decoder::new(value);
         if from.u8()? != VERSION {
             return Err(Corrupt("a shard's row of a known version"));

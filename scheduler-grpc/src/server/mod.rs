@@ -21,6 +21,7 @@ mod admin;
 mod call;
 mod config;
 mod convert;
+pub mod decode;
 mod health;
 mod serve;
 mod session;
