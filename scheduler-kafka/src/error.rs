@@ -22,6 +22,9 @@ pub enum OpenError {
     /// librdkafka refused a property, or could not be started.
     #[error("Kafka: the client cannot be made; see `properties`")]
     Client(#[source] KafkaError),
+    /// There is no thread for it.
+    #[error("Kafka: no thread could be started")]
+    Thread(#[source] std::io::Error),
     /// The brokers did not answer in time, or refused.
     #[error("Kafka: {bootstrap} did not say which topics there are")]
     Unavailable {

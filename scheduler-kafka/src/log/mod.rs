@@ -1,6 +1,6 @@
 //! The task log on Kafka: a topic for each pipeline.
 
-mod name;
+pub(crate) mod name;
 mod read;
 pub(crate) mod record;
 mod topics;

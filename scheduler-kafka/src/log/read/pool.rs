@@ -242,10 +242,6 @@ impl Tap {
         self.queue.as_ref()
     }
 
-    pub(super) fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
     pub(super) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Relaxed)
     }
