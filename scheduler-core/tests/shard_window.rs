@@ -218,6 +218,30 @@ fn a_page_that_comes_a_second_time_brings_nothing_back() {
 }
 
 #[test]
+fn what_is_known_of_a_row_that_is_not_due_by_the_next_owners_clock_is_kept_until_it_is() {
+    let (mut world, task) = with_parked();
+    world.advance(HOUR);
+    let lease = world.lease(ANNA);
+    world.tell(Input::Cancel(task));
+    world.save();
+    world.stops.clear();
+    // The next owner's clock is so far behind that it does not load the row yet.
+    world.now = world.now - secs(600);
+    world.activate(false);
+    assert_eq!(world.shard.find(task), Found::Elsewhere);
+    world.attach(ANNA, &[&lease], &[]);
+    assert!(world.stops.is_empty(), "the lease is still the worker's own");
+    world.save();
+    world.activate(false);
+    world.attach(ANNA, &[&lease], &[]);
+    world.advance(secs(600));
+    assert_eq!(world.state(task), TaskState::Running);
+    assert_eq!(world.stops.len(), 1, "and the task is still to be cancelled");
+    world.report(ANNA, &lease, failure());
+    assert_eq!(world.state(task), TaskState::Cancelled);
+}
+
+#[test]
 fn one_old_task_does_not_hold_the_log() {
     let mut world = World::new(window(Window {
         max_span: 16,

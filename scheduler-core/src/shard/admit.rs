@@ -22,7 +22,7 @@ impl Shard {
             self.ring.push(Entry::Done);
             // The resume offset may go past it; else the span of a window that was made smaller might stay full of such.
             self.mark_dirty();
-            if self.parked.is_recovered() {
+            if self.parked.is_recovered() && !self.recovery.rows.contains_key(&offset) {
                 self.forget_early(offset, out);
             }
             return Answer::Done;

@@ -131,10 +131,10 @@ impl Shard {
         };
         self.parked.next_wake = next_wake.min(loading.saved_wake);
         if next_wake > loading.until && !self.parked.recovered {
-            // Every row that an earlier owner had in memory is here now: what workers said of others is void.
+            // What workers said of tasks without a row that is still to come is void. An earlier owner with another clock or a wider window
+            // may have loaded rows that are not due here: what is known of those is kept until they are.
             self.parked.recovered = true;
             self.forget_early_from(0, out);
-            self.recovery.rows.clear();
         }
         Answer::Done
     }

@@ -164,7 +164,7 @@ impl Shard {
     /// Keeps what a worker says about a task that may still come from the log or the store; answers whether it may.
     pub(super) fn remember_early(&mut self, offset: u64, early: Early) -> bool {
         let is_to_come = if offset < self.ring.tail() {
-            !self.parked.is_recovered()
+            !self.parked.is_recovered() || self.recovery.rows.contains_key(&offset)
         } else {
             offset < self.recovery.log_end
         };
@@ -206,6 +206,7 @@ impl Shard {
             .early
             .range(from..self.ring.tail())
             .map(|(offset, _)| *offset)
+            .filter(|offset| !self.recovery.rows.contains_key(offset))
             .collect();
         for offset in void {
             self.forget_early(offset, out);
