@@ -60,12 +60,7 @@ impl ClientContext for Hearing {
 }
 
 impl ConsumerContext for Hearing {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        what: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.serve();
         let places: Vec<Place> = list
             .elements()

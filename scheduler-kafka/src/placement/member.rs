@@ -14,7 +14,7 @@ use scheduler_core::id::{Partition, ShardId};
 use scheduler_core::port::placement::PlacementEvent;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::context::{Hearing, Heard, Place, give, report};
+use super::context::{Heard, Hearing, Place, give, report};
 use crate::config::{GroupProtocol, KafkaConfig};
 use crate::error::aside;
 use crate::log::name::TopicNames;
@@ -160,7 +160,10 @@ impl Member {
         }
         self.finish();
         let place = self.owned.first().and_then(|first| {
-            let number = self.topics.iter().find(|name| self.names.pipeline(name) == Some(first.pipeline));
+            let number = self
+                .topics
+                .iter()
+                .find(|name| self.names.pipeline(name) == Some(first.pipeline));
             Some((number?.clone(), i32::try_from(first.partition.0).ok()?))
         });
         let mut pulse = lock(&self.pulse);
@@ -181,7 +184,11 @@ impl Member {
 
     /// Gives back what is released.
     fn finish(&mut self) {
-        while let Some(done) = self.revoking.iter().position(|revoking| revoking.missing.is_empty()) {
+        while let Some(done) = self
+            .revoking
+            .iter()
+            .position(|revoking| revoking.missing.is_empty())
+        {
             let revoking = self.revoking.remove(done);
             for shard in self.shards(&revoking.places) {
                 self.owned.remove(&shard);
@@ -351,7 +358,9 @@ fn feel(group: &Weak<Group>, pulse: &Weak<Mutex<Pulse>>, every: Duration) {
         let place = lock(&pulse).place.clone();
         if let Some((name, partition)) = place {
             let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition(&name, partition).set_offset(Offset::Invalid).ok();
+            list.add_partition(&name, partition)
+                .set_offset(Offset::Invalid)
+                .ok();
             if group.committed_offsets(list, every).is_ok() {
                 lock(&pulse).answered = begun;
             }

@@ -45,8 +45,8 @@ impl KafkaPlacement {
         let names = TopicNames::new(&config.cluster);
         let (commands, inbox) = std::sync::mpsc::channel();
         let (events, receiver) = mpsc::unbounded_channel();
-        let member = Member::open(config, names.clone(), commands.clone(), events)
-            .map_err(OpenError::Client)?;
+        let member =
+            Member::open(config, names.clone(), commands.clone(), events).map_err(OpenError::Client)?;
         std::thread::Builder::new()
             .name("kafka-placement".to_owned())
             .spawn(move || member.run(&inbox))

@@ -8,27 +8,27 @@ use rdkafka::client::DefaultClientContext;
 use scheduler_kafka::KafkaConfig;
 
 /// The name of a cluster that no other test has; its topics are deleted at the end.
-pub struct Cluster {
-    pub bootstrap: String,
-    pub name: String,
+pub(crate) struct Cluster {
+    pub(crate) bootstrap: String,
+    pub(crate) name: String,
 }
 
 impl Cluster {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bootstrap = std::env::var("SCHEDULER_TEST_KAFKA")
             .expect("set SCHEDULER_TEST_KAFKA, or run `cargo xtask test`, which starts one");
         let name = format!("test-{:016x}", fastrand::u64(..));
         Self { bootstrap, name }
     }
 
-    pub fn config(&self) -> KafkaConfig {
+    pub(crate) fn config(&self) -> KafkaConfig {
         let mut config = KafkaConfig::new(&self.bootstrap, &self.name);
         config.replication = 1;
         config
     }
 
     /// A client as anybody has it.
-    pub fn client(&self) -> ClientConfig {
+    pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
         config
@@ -37,7 +37,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let (config, prefix) = (self.client(), format!("{}.", self.name));
+        let (config, group) = (self.client(), self.name.clone());
+        let prefix = format!("{group}.");
         // The test's own runtime may be ending.
         let cleaned = std::thread::spawn(move || {
             let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
@@ -54,6 +55,7 @@ impl Drop for Cluster {
                 .build()
                 .ok()?;
             let _ = runtime.block_on(admin.delete_topics(&ours, &AdminOptions::new()));
+            let _ = runtime.block_on(admin.delete_groups(&[&group], &AdminOptions::new()));
             Some(())
         });
         let _ = cleaned.join();
