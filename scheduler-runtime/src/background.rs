@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use scheduler_core::id::{Partition, PipelineId, ShardId};
-use scheduler_core::port::deploy::{Deployer, Wanted};
 use scheduler_core::port::placement::PlacementEvent;
 use tracing::{error, warn};
 
@@ -87,32 +86,6 @@ pub(crate) fn expire(node: &Node) -> impl Future<Output = ()> + Send + use<> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Deploys what could not be deployed, unless something else is wanted meanwhile.
-pub(crate) fn deploy(
-    node: &Node,
-    deployer: Arc<dyn Deployer>,
-    wanted: Wanted,
-) -> impl Future<Output = ()> + Send + use<> {
-    let inner = Arc::downgrade(&node.inner);
-    async move {
-        let deploy = || async {
-            let served = inner
-                .upgrade()
-                .and_then(|inner| inner.directory.by_id(wanted.pipeline));
-            if served
-                .is_some_and(|served| served.pipeline.version == wanted.version && !served.pipeline.deleting)
-            {
-                deployer.apply(wanted.clone()).await
-            } else {
-                Ok(())
-            }
-        };
-        if let Err(problem) = until_done("deploying workers", deploy).await {
-            error!(pipeline = %wanted.path, error = &problem as &dyn Error, "workers are not deployed");
         }
     }
 }

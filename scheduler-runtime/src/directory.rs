@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::{ApiKey, ApiKeyHash, Application, CatalogSnapshot, Client, Pipeline};
+use scheduler_core::port::cluster::{CatalogChanges, Removed};
 use scheduler_core::port::log::Topic;
 use scheduler_pipeline::PipelineDefinition;
 
@@ -56,6 +57,35 @@ impl Directory {
             .into_iter()
             .map(|app| ((app.client.clone(), app.name.clone()), app))
             .collect();
+    }
+
+    /// Takes in what has changed but pipelines, which need actors. What a whole catalog does not have is gone.
+    pub(crate) fn apply(&self, changes: &CatalogChanges) {
+        let mut tables = self.write();
+        if changes.whole {
+            tables.clients.clear();
+            tables.keys.clear();
+            tables.applications.clear();
+        }
+        for removed in &changes.removed {
+            match removed {
+                Removed::Key(hash) => drop(tables.keys.remove(hash)),
+                Removed::Application(client, name) => {
+                    tables.applications.remove(&(client.clone(), name.clone()));
+                }
+                Removed::Pipeline(_) => (),
+            }
+        }
+        let clients = changes.clients.iter().cloned();
+        tables
+            .clients
+            .extend(clients.map(|client| (client.name.clone(), client)));
+        let keys = changes.keys.iter().cloned();
+        tables.keys.extend(keys.map(|key| (key.hash, key.client)));
+        let applications = changes.applications.iter().cloned();
+        tables
+            .applications
+            .extend(applications.map(|app| ((app.client.clone(), app.name.clone()), app)));
     }
 
     pub(crate) fn has_client(&self, name: &Name) -> bool {
@@ -108,7 +138,7 @@ impl Directory {
     }
 
     pub(crate) fn pipelines(&self) -> Vec<Arc<Served>> {
-        self.read().pipelines.values().cloned().collect()
+        self.read().by_id.values().cloned().collect()
     }
 
     pub(crate) fn pipelines_of(&self, client: &Name, application: &Name) -> Vec<Arc<Served>> {
@@ -128,23 +158,37 @@ impl Directory {
         let served = Arc::new(served);
         let mut tables = self.write();
         tables.by_id.insert(served.pipeline.id, served.clone());
-        tables
-            .pipelines
-            .insert(served.pipeline.path.clone(), served.clone());
+        // A successor of the same name may be there before the last of this one is gone.
+        let named = tables.pipelines.entry(served.pipeline.path.clone());
+        named
+            .and_modify(|named| {
+                if named.pipeline.id <= served.pipeline.id {
+                    *named = served.clone();
+                }
+            })
+            .or_insert_with(|| served.clone());
         served
     }
 
-    pub(crate) fn unserve(&self, path: &PipelinePath) {
+    /// Forgets a pipeline; another of the same name stays.
+    pub(crate) fn unserve(&self, id: PipelineId) -> Option<Arc<Served>> {
         let mut tables = self.write();
-        if let Some(served) = tables.pipelines.remove(path) {
-            tables.by_id.remove(&served.pipeline.id);
+        let served = tables.by_id.remove(&id)?;
+        let path = &served.pipeline.path;
+        if tables
+            .pipelines
+            .get(path)
+            .is_some_and(|named| named.pipeline.id == id)
+        {
+            tables.pipelines.remove(path);
         }
+        Some(served)
     }
 
     pub(crate) fn topics(&self) -> Vec<Topic> {
         let topic = |served: &Arc<Served>| topic_of(&served.pipeline);
         self.read()
-            .pipelines
+            .by_id
             .values()
             .filter(|served| !served.pipeline.deleting)
             .map(topic)

@@ -40,8 +40,11 @@
 //! | `directory.rs` | the catalog in memory, where every request begins |
 //! | `actor/` | one task for each pipeline, which drives its machines |
 //! | `saver.rs` | the checkpointer: many shards in one transaction |
-//! | `api/` | the gateway that transports call |
+//! | `gateway.rs` | what transports call: one node, or its cluster |
+//! | `api/` | the gateway of one node: for the shards that live on it |
+//! | `cluster/` | one node of several: members, the catalog's feed, routing, and the gateway that answers for all |
 //! | `background.rs` | what a node does by itself |
+//! | `deployments.rs` | which node deploys a pipeline |
 //! | `scale.rs` | how many workers a deployment has |
 //! | `worker.rs` | a worker in the same process |
 
@@ -49,8 +52,11 @@ mod actor;
 mod api;
 mod background;
 mod clock;
+mod cluster;
 mod config;
+mod deployments;
 mod directory;
+mod gateway;
 mod node;
 mod placement;
 mod retry;
@@ -58,6 +64,8 @@ mod saver;
 mod scale;
 mod worker;
 
+pub use self::api::LocalNode;
+pub use self::cluster::ClusterConfig;
 pub use self::config::NodeConfig;
 pub use self::node::{Node, NodeBuilder, StartError, Store};
 pub use self::placement::AllHere;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use scheduler_core::id::{NodeId, Partition};
 use scheduler_core::name::Name;
 use scheduler_core::port::catalog::{ApiKey, Catalog, CatalogError, Client, Pipeline};
-use scheduler_core::port::deploy::{Deployer, Wanted};
-use scheduler_core::port::gateway::ApiError;
+use scheduler_core::port::cluster::CatalogVersion;
+use scheduler_core::port::deploy::Deployer;
+use scheduler_core::port::gateway::{ApiError, Gateway};
 use scheduler_core::port::log::TaskLog;
 use scheduler_core::port::placement::Placement;
 use scheduler_core::port::store::{Archive, CheckpointStore};
@@ -22,13 +23,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::actor::{Message, PipelineActor, World};
-use crate::api;
+use crate::api::{self, LocalNode};
 use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterConfig, ClusterNode, Hosting};
 use crate::config::NodeConfig;
+use crate::deployments::Deployments;
 use crate::directory::{Directory, Served};
 use crate::placement::AllHere;
-use crate::retry::{Failure as _, until_done};
-use crate::{background, saver, scale};
+use crate::retry::until_done;
+use crate::{background, cluster, deployments, saver, scale};
 
 /// Shards that come up at once; so many calls of the log and the store are bearable.
 const ACTIVATING: usize = 64;
@@ -45,6 +48,7 @@ pub struct NodeBuilder {
     store: Arc<dyn Store>,
     placement: Arc<dyn Placement>,
     deployer: Option<Arc<dyn Deployer>>,
+    cluster: Option<ClusterConfig>,
     config: NodeConfig,
 }
 
@@ -63,6 +67,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Makes the node one of several over the same log and store, each of which answers every request. It needs a
+    /// [`placement`](Self::placement) that gives each shard to one of them. Default: it is alone.
+    #[must_use]
+    pub fn cluster(mut self, cluster: ClusterConfig) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
     /// How the node is set up.
     #[must_use]
     pub fn config(mut self, config: NodeConfig) -> Self {
@@ -76,15 +88,15 @@ impl NodeBuilder {
     ///
     /// If the catalog cannot be read, or there is no randomness to choose a node id from.
     pub async fn start(self) -> Result<Node, StartError> {
-        let snapshot = self.store.snapshot().await.map_err(StartError::Catalog)?;
         let clock = Clock::new();
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| StartError::NoRandomness(error.to_string()))?;
+        let id = NodeId(u128::from_le_bytes(id));
         let (orders, receive) = mpsc::unbounded_channel();
         let checkpoints: Arc<dyn CheckpointStore> = self.store.clone();
         let world = World {
             clock,
-            node: NodeId(u128::from_le_bytes(id)),
+            node: id,
             grace: self.config.grace,
             log: self.log.clone(),
             store: checkpoints.clone(),
@@ -93,39 +105,70 @@ impl NodeBuilder {
             tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         };
-        let pipelines = snapshot.pipelines.clone();
-        let directory = Directory::default();
-        directory.load(snapshot);
+        let hosting = Arc::new(match self.cluster {
+            Some(_) => Hosting::in_cluster(),
+            None => Hosting::alone(),
+        });
+        let placement = match self.cluster {
+            Some(_) => hosting.follow(self.placement),
+            None => self.placement,
+        };
         let inner = Arc::new(Inner {
             config: self.config,
             clock,
             world,
             log: self.log,
             store: self.store,
-            placement: self.placement,
+            placement,
             deployer: self.deployer,
-            directory,
+            directory: Directory::default(),
+            cluster: self.cluster.map(|config| Arc::new(Cluster::new(id, config))),
+            hosting,
+            deployments: Deployments::default(),
             sessions: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             placing: tokio::sync::Mutex::default(),
+            serving: tokio::sync::Mutex::default(),
         });
-        let node = Node { inner };
-        node.spawn_background(saver::run(checkpoints, receive));
+        let node = Node::of(inner.clone());
+        inner.spawn_background(saver::run(checkpoints, receive));
+        let pipelines = match &inner.cluster {
+            Some(cluster) => {
+                cluster.members.beat().await.map_err(StartError::Cluster)?;
+                let changes = cluster.store.changes(CatalogVersion(0)).await;
+                cluster
+                    .feed
+                    .begin(&inner, changes.map_err(StartError::Catalog)?)
+                    .await
+            }
+            None => {
+                let snapshot = inner.store.snapshot().await.map_err(StartError::Catalog)?;
+                let pipelines = snapshot.pipelines.clone();
+                inner.directory.load(snapshot);
+                pipelines
+            }
+        };
         node.ensure_anonymous().await?;
         let mut served = Vec::new();
         for pipeline in pipelines {
-            if pipeline.deleting {
-                api::finish_deletion(&node, &pipeline);
+            if pipeline.deleting && inner.cluster.is_none() {
+                api::finish_deletion(&inner, &pipeline);
             } else {
-                served.push(node.serve(pipeline));
+                // One that is being deleted is left to the node that deletes it, or to whoever follows that one.
+                served.push(inner.serve(pipeline).await.0);
             }
         }
-        node.spawn_background(background::follow_placement(&node));
-        node.spawn_background(background::expire(&node));
-        node.spawn_background(scale::run(&node));
-        node.place().await;
+        inner.spawn_background(background::follow_placement(&node));
+        inner.spawn_background(background::expire(&node));
+        inner.spawn_background(scale::run(&node));
+        if inner.cluster.is_some() {
+            inner.spawn_background(deployments::follow(&inner));
+            cluster::spawn(&inner);
+        }
+        inner.place().await;
         for served in served {
-            node.deploy(&served.pipeline).await;
+            inner.deploy(&served.pipeline).await;
         }
         Ok(node)
     }
@@ -138,6 +181,9 @@ pub enum StartError {
     /// The catalog cannot be read.
     #[error("the catalog cannot be read")]
     Catalog(#[source] CatalogError),
+    /// The other nodes cannot be told.
+    #[error("the node cannot join the cluster")]
+    Cluster(#[source] scheduler_core::port::store::StoreError),
     /// There is nothing to choose a node id from.
     #[error("the system gives no random numbers: {0}")]
     NoRandomness(String),
@@ -145,10 +191,13 @@ pub enum StartError {
 
 /// A running node. Clones are the same node.
 ///
-/// It is a [`Gateway`](scheduler_core::port::gateway::Gateway): hand it to the adapters of transports, or call it directly.
+/// It is a [`Gateway`]: hand it to the adapters of transports, or call it directly. One of a cluster answers for the whole of it, and asks
+/// the others for what it does not have; what it answers to them is [`Node::local`].
 #[derive(Clone)]
 pub struct Node {
     pub(crate) inner: Arc<Inner>,
+    /// What clients are answered: by this node alone, or by the cluster.
+    pub(crate) gateway: Arc<dyn Gateway>,
 }
 
 impl fmt::Debug for Node {
@@ -169,10 +218,17 @@ pub(crate) struct Inner {
     pub(crate) placement: Arc<dyn Placement>,
     pub(crate) deployer: Option<Arc<dyn Deployer>>,
     pub(crate) directory: Directory,
+    pub(crate) hosting: Arc<Hosting>,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) deployments: Deployments,
     sessions: AtomicU64,
     stopping: AtomicBool,
+    /// Nothing is to live here any more.
+    leaving: AtomicBool,
     /// Held while placement is told of topics, so that it hears of them in the order in which they came and went.
     placing: tokio::sync::Mutex<()>,
+    /// Held while a pipeline is taken in, so that its actor hears of changes in their order.
+    serving: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Inner {
@@ -190,8 +246,27 @@ impl Node {
             store,
             placement: Arc::new(AllHere::default()),
             deployer: None,
+            cluster: None,
             config: NodeConfig::default(),
         }
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        let gateway: Arc<dyn Gateway> = match &inner.cluster {
+            Some(cluster) => Arc::new(ClusterNode::of(inner.clone(), cluster.clone())),
+            None => Arc::new(LocalNode::of(inner.clone())),
+        };
+        Self { inner, gateway }
+    }
+
+    /// Who it is in its cluster: drawn anew at each start.
+    pub fn id(&self) -> NodeId {
+        self.inner.world.node
+    }
+
+    /// What it answers to other nodes: for the shards that live here, and without asking anybody else.
+    pub fn local(&self) -> LocalNode {
+        LocalNode::of(self.inner.clone())
     }
 
     /// Adds a client; nothing if there is one of the name.
@@ -200,6 +275,7 @@ impl Node {
             name,
             created_at: self.inner.clock.now(),
         };
+        let _turn = self.inner.catalog_turn().await;
         match self.inner.store.add_client(client.clone()).await {
             Ok(()) | Err(CatalogError::Exists { .. }) => {
                 self.inner.directory.add_client(client);
@@ -218,6 +294,7 @@ impl Node {
             label: label.into(),
             created_at: self.inner.clock.now(),
         };
+        let _turn = self.inner.catalog_turn().await;
         match self.inner.store.add_key(key.clone()).await {
             Ok(()) | Err(CatalogError::Exists { .. }) => {
                 self.inner.directory.add_key(key);
@@ -227,16 +304,17 @@ impl Node {
         }
     }
 
-    /// Goes down in order: takes nothing new, lets running tasks end (for a while), saves and releases every shard, and ends the workers
-    /// that it has started.
+    /// Goes down in order: takes nothing new, lets running tasks end (for a while), saves and releases every shard (in a cluster so that
+    /// others take them over at once), and ends the workers that it has started.
     ///
     /// It takes as long as running tasks do, at most [`NodeConfig::patience`], and so long again if the store does not answer. When it returns,
     /// nothing of the node runs any more. A node that is dropped without it is gone at once, as in a crash: nothing is lost, and the next start
     /// waits for workers that may know more.
     pub async fn shutdown(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
-        let patience = self.inner.config.patience;
-        let served = self.inner.directory.pipelines();
+        let inner = &self.inner;
+        inner.stopping.store(true, Ordering::Release);
+        let patience = inner.config.patience;
+        let served = inner.directory.pipelines();
         let drain = |pipeline: &Arc<Served>| {
             let mailbox = pipeline.mailbox.clone();
             async move { mailbox.ask(Message::Drain).await }
@@ -246,78 +324,116 @@ impl Node {
             warn!("tasks are still running after {patience:?}; others will run them again");
         }
         // A session that came meanwhile may have brought another pipeline along.
-        let served = self.inner.directory.pipelines();
-        let release = |pipeline: &Arc<Served>| {
-            let pipeline = pipeline.clone();
-            async move {
-                let all = (0..pipeline.pipeline.partitions).map(Partition).collect();
-                pipeline
-                    .mailbox
-                    .ask(|released| Message::Revoke(all, released))
-                    .await;
-                // What was saved last was told to workers before.
-                pipeline.mailbox.stop().await;
-            }
-        };
-        let releases: JoinSet<_> = served.iter().map(release).collect();
+        let served = inner.directory.pipelines();
+        let releases: JoinSet<_> = served.iter().map(|served| release(served.clone())).collect();
         if tokio::time::timeout(patience, releases.join_all()).await.is_err() {
             warn!("not everything could be saved within {patience:?}; the next start is as after a crash");
         }
-        self.inner.world.ended.cancel();
-        self.inner.world.tasks.close();
-        self.inner.world.tasks.wait().await;
-        if let Some(deployer) = &self.inner.deployer {
+        if inner.cluster.is_some() {
+            // Placement hears that the shards are free, and gives them to others.
+            inner.leaving.store(true, Ordering::Release);
+            let left = async {
+                inner.place().await;
+                inner.hosting.empty().await;
+            };
+            if tokio::time::timeout(cluster::GOODBYE, left).await.is_err() {
+                warn!("placement did not answer the node's goodbye; others have to find out by themselves");
+            }
+        }
+        inner.world.ended.cancel();
+        inner.world.tasks.close();
+        inner.world.tasks.wait().await;
+        if let Some(cluster) = &inner.cluster {
+            cluster.members.leave().await;
+        }
+        if let Some(deployer) = &inner.deployer {
             deployer.shutdown().await;
         }
     }
 
+    async fn ensure_anonymous(&self) -> Result<(), StartError> {
+        match self.inner.config.anonymous.clone() {
+            Some(name) if !self.inner.directory.has_client(&name) => {
+                self.add_client(name).await.map_err(StartError::Catalog)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Saves and releases what lives here of a pipeline, and ends its actor.
+pub(crate) async fn release(served: Arc<Served>) {
+    let all = (0..served.pipeline.partitions).map(Partition).collect();
+    served
+        .mailbox
+        .ask(|released| Message::Revoke(all, released))
+        .await;
+    // What was saved last was told to workers before.
+    served.mailbox.stop().await;
+}
+
+impl Inner {
     pub(crate) fn is_stopping(&self) -> bool {
-        self.inner.stopping.load(Ordering::Acquire)
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Where workers reach it.
+    pub(crate) fn address(&self) -> &str {
+        let cluster = self.cluster.as_ref();
+        cluster.map_or(&self.config.address, |cluster| &cluster.members.me.address)
     }
 
     pub(crate) fn next_session(&self) -> SessionId {
-        SessionId(self.inner.sessions.fetch_add(1, Ordering::Relaxed))
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Begins to serve a pipeline of the catalog.
-    pub(crate) fn serve(&self, pipeline: Arc<Pipeline>) -> Arc<Served> {
-        let mailbox = PipelineActor::spawn(self.inner.world.clone(), pipeline.clone());
-        self.inner.directory.serve(Served {
-            definition: definition_of(&pipeline),
-            turn: Arc::new(AtomicU32::new(0)),
-            pipeline,
-            mailbox,
-        })
-    }
-
-    /// Says what is wanted of the pipeline's workers; again and again, if the deployer is away.
-    pub(crate) async fn deploy(&self, pipeline: &Pipeline) {
-        let (Some(deployer), Some(deployment)) = (&self.inner.deployer, &pipeline.deployment) else {
-            return;
-        };
-        let wanted = Wanted {
-            pipeline: pipeline.id,
-            path: pipeline.path.clone(),
-            version: pipeline.version,
-            deployment: deployment.clone(),
-            definition: pipeline.definition.clone(),
-        };
-        let Err(problem) = deployer.apply(wanted.clone()).await else {
-            return;
-        };
-        error!(pipeline = %pipeline.path, error = &problem as &dyn std::error::Error, "workers are not deployed");
-        if problem.passes() {
-            self.spawn_background(background::deploy(self, deployer.clone(), wanted));
+    /// Held by writes of this node while they are taken in, so that an older answer of the feed does not undo them. Several may hold it.
+    pub(crate) async fn catalog_turn(&self) -> Option<tokio::sync::RwLockReadGuard<'_, CatalogVersion>> {
+        match &self.cluster {
+            Some(cluster) => Some(cluster.feed.turn().await),
+            None => None,
         }
     }
 
-    /// Tells placement which topics there are.
-    pub(crate) async fn place(&self) {
-        let _in_order = self.inner.placing.lock().await;
-        let topics = self.inner.directory.topics();
-        let placed = until_done("setting topics", || {
-            self.inner.placement.set_topics(topics.clone())
+    /// Serves a pipeline as it is now: begins to, or tells its actor of the change. What is known already, or is older, is not heard.
+    ///
+    /// Answers also how it was served before: `None` if it was not.
+    pub(crate) async fn serve(&self, pipeline: Arc<Pipeline>) -> (Arc<Served>, Option<Arc<Served>>) {
+        let _in_order = self.serving.lock().await;
+        let before = self.directory.by_id(pipeline.id);
+        if let Some(before) = &before
+            && before.pipeline.version >= pipeline.version
+        {
+            return (before.clone(), Some(before.clone()));
+        }
+        let (mailbox, turn) = match &before {
+            Some(before) => (before.mailbox.clone(), before.turn.clone()),
+            None => {
+                let mailbox = PipelineActor::spawn(self.world.clone(), pipeline.clone());
+                (mailbox, Arc::new(AtomicU32::new(0)))
+            }
+        };
+        let served = self.directory.serve(Served {
+            definition: definition_of(&pipeline),
+            turn,
+            pipeline: pipeline.clone(),
+            mailbox,
         });
+        if before.is_some() {
+            served.mailbox.tell(Message::Update(pipeline)).await;
+        }
+        (served, before)
+    }
+
+    /// Tells placement which topics there are; none any more when the node is going down.
+    pub(crate) async fn place(&self) {
+        let _in_order = self.placing.lock().await;
+        let topics = if self.leaving.load(Ordering::Acquire) {
+            Vec::new()
+        } else {
+            self.directory.topics()
+        };
+        let placed = until_done("setting topics", || self.placement.set_topics(topics.clone()));
         if let Err(problem) = placed.await {
             error!(
                 error = &problem as &dyn std::error::Error,
@@ -328,9 +444,8 @@ impl Node {
 
     /// Runs `work` until the node ends. It must not hold the node while it waits, or the node would never be dropped.
     pub(crate) fn spawn_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let ended = self.inner.world.ended.clone();
-        self.inner
-            .world
+        let ended = self.world.ended.clone();
+        self.world
             .tasks
             .spawn(async move { ended.run_until_cancelled(work).await });
     }
@@ -350,15 +465,6 @@ impl Node {
             source: None,
         };
         done.await.unwrap_or(Err(gone))
-    }
-
-    async fn ensure_anonymous(&self) -> Result<(), StartError> {
-        match self.inner.config.anonymous.clone() {
-            Some(name) if !self.inner.directory.has_client(&name) => {
-                self.add_client(name).await.map_err(StartError::Catalog)
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use scheduler_core::port::deploy::Deployer;
 use scheduler_core::scaling::{Load, Scaler, ScalingPolicy};
 use tracing::{info, warn};
 
+use crate::cluster::ClusterNode;
 use crate::directory::Served;
 use crate::node::Node;
 
@@ -40,8 +41,9 @@ pub(crate) fn run(node: &Node) -> impl Future<Output = ()> + Send + use<> {
         loop {
             ticks.tick().await;
             let Some(inner) = inner.upgrade() else { return };
-            let node = Node { inner };
-            scaled.retain(|id, _| node.inner.directory.by_id(*id).is_some());
+            let node = Node::of(inner);
+            // One that another node deploys begins anew when it comes back.
+            scaled.retain(|id, _| node.inner.directory.by_id(*id).is_some() && node.inner.deploys(*id));
             for served in node.inner.directory.pipelines() {
                 look(&node, &*deployer, &mut scaled, &served).await;
             }
@@ -53,13 +55,13 @@ async fn look(
     node: &Node,
     deployer: &dyn Deployer,
     scaled: &mut HashMap<PipelineId, Scaled>,
-    served: &Served,
+    served: &Arc<Served>,
 ) {
     let pipeline = &served.pipeline;
     let Some(bounds) = pipeline.deployment.as_ref().map(|deployment| deployment.replicas) else {
         return;
     };
-    if pipeline.deleting || bounds.min == bounds.max {
+    if pipeline.deleting || bounds.min == bounds.max || !node.inner.deploys(pipeline.id) {
         return;
     }
     let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled {
@@ -80,10 +82,10 @@ async fn look(
     if scaled.idle_at == Some(served.mailbox.turns()) {
         return;
     }
-    let Ok((status, backlog)) = node.load(served).await else {
+    let Ok((status, mut backlog)) = node.local().load(served).await else {
         return;
     };
-    let counts = status.counts;
+    let mut counts = status.counts;
     // Shards that came or went make the sums jump; only what has grown is measured.
     let ended = counts.succeeded.saturating_sub(scaled.succeeded);
     if let Some(latest) = counts.busy_ms.saturating_sub(scaled.busy_ms).checked_div(ended) {
@@ -92,6 +94,17 @@ async fn look(
         scaled.service_time = Some(scaled.service_time.map_or(latest, |known| (known + latest) / 2));
     }
     (scaled.succeeded, scaled.busy_ms) = (counts.succeeded, counts.busy_ms);
+    if let Some(cluster) = &node.inner.cluster {
+        let cluster = ClusterNode::of(node.inner.clone(), cluster.clone());
+        // Without an answer the number of workers stays as it is.
+        let Ok(elsewhere) = cluster.elsewhere(served).await else {
+            return;
+        };
+        backlog += elsewhere.backlog;
+        counts.ready += elsewhere.ready;
+        counts.delayed += elsewhere.delayed;
+        counts.running += elsewhere.running;
+    }
     let waiting = if pipeline.paused {
         0
     } else {

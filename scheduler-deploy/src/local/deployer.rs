@@ -247,6 +247,11 @@ impl Deployer for LocalDeployer {
         }))
     }
 
+    async fn hand_over(&self, pipeline: PipelineId) -> Result<(), DeployError> {
+        // All of them are processes of this machine.
+        self.remove(pipeline).await
+    }
+
     async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError> {
         let ending: Vec<TaskTracker> = {
             let mut pipelines = self.pipelines();

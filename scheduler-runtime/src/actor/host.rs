@@ -51,6 +51,12 @@ pub(super) struct Hosted {
 #[derive(Debug)]
 pub(super) struct Released(Option<oneshot::Sender<()>>);
 
+impl Released {
+    pub(super) fn new(reply: oneshot::Sender<()>) -> Arc<Self> {
+        Arc::new(Self(Some(reply)))
+    }
+}
+
 impl Drop for Released {
     fn drop(&mut self) {
         if let Some(reply) = self.0.take() {
@@ -68,6 +74,13 @@ pub(super) struct Trouble {
     can_try_again: bool,
 }
 
+impl Hosted {
+    /// Answers when the shard is released.
+    pub(super) fn wait_for_release(&mut self, released: Arc<Released>) {
+        self.released.push(released);
+    }
+}
+
 impl PipelineActor {
     pub(super) fn assign(&mut self, partition: Partition, insist: bool) {
         if self.hosted.contains_key(&partition) {
@@ -81,6 +94,10 @@ impl PipelineActor {
             activation.insisting()
         } else {
             activation
+        };
+        let activation = match self.recording_of(partition) {
+            Some(limit) => activation.recording(limit),
+            None => activation,
         };
         self.stay(partition, activation);
         self.step(self.world.clock.now(), partition, step);
@@ -336,7 +353,7 @@ impl PipelineActor {
     }
 
     pub(super) fn revoke(&mut self, now: Timestamp, partitions: Vec<Partition>, reply: oneshot::Sender<()>) {
-        let released = Arc::new(Released(Some(reply)));
+        let released = Released::new(reply);
         for partition in partitions {
             self.troubles.remove(&partition);
             if let Some(hosted) = self.hosted.get_mut(&partition) {
@@ -347,7 +364,7 @@ impl PipelineActor {
     }
 
     /// Has a shard leave as soon as all of it is saved.
-    fn let_go(&mut self, now: Timestamp, partition: Partition) {
+    pub(super) fn let_go(&mut self, now: Timestamp, partition: Partition) {
         let Some(hosted) = self.hosted.get_mut(&partition) else {
             return;
         };

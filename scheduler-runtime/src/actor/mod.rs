@@ -16,6 +16,7 @@ mod forward;
 mod host;
 mod line;
 mod outbox;
+mod record;
 mod sessions;
 mod supervise;
 mod watch;
@@ -36,7 +37,7 @@ use scheduler_core::port::gateway::{
 use scheduler_core::port::log::TaskLog;
 use scheduler_core::port::store::CheckpointStore;
 use scheduler_core::session::SessionId;
-use scheduler_core::shard::{Answer, Counts, Found, Input, Shard};
+use scheduler_core::shard::{Account, Answer, Counts, Found, Input, Shard};
 use scheduler_core::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ use tokio_util::task::TaskTracker;
 use self::host::{Hosted, Trouble};
 pub(crate) use self::line::{Line, Stay, Word};
 pub(crate) use self::outbox::{Events, Outbox};
+use self::record::Recorder;
 use self::sessions::{Polling, Telling};
 use self::supervise::{Crashes, Inbox};
 pub(crate) use self::watch::Watched;
@@ -111,6 +113,12 @@ pub(crate) enum Message {
     Watch(Option<(Partition, Offset)>, mpsc::Sender<Watched>),
     /// How it fares.
     Status(oneshot::Sender<Status>),
+    /// Where every offset of the shards here is, with the shards' marks.
+    Account(oneshot::Sender<Vec<(Partition, Account, Mark)>>),
+    /// Records what a shard is told, up to so many bytes; answers whether it is here.
+    Record(Partition, usize, mpsc::Sender<Bytes>, oneshot::Sender<bool>),
+    /// A shard that was released to be recorded comes up again.
+    ComeBack(Partition),
     /// The pipeline was changed.
     Update(Arc<Pipeline>),
     /// The node goes down: no more leases, and answer once nothing runs.
@@ -209,6 +217,7 @@ pub(crate) struct PipelineActor {
     /// What is wrong with partitions, whether their shards are here or not.
     troubles: BTreeMap<Partition, Trouble>,
     crashes: Crashes,
+    recorders: BTreeMap<Partition, Recorder>,
     sessions: BTreeMap<SessionId, Telling>,
     polls: BTreeMap<SessionId, Polling>,
     watchers: Watchers,
@@ -248,6 +257,7 @@ impl PipelineActor {
             hosted: BTreeMap::new(),
             troubles: BTreeMap::new(),
             crashes: Crashes::default(),
+            recorders: BTreeMap::new(),
             sessions: BTreeMap::new(),
             polls: BTreeMap::new(),
             watchers: Watchers::default(),
@@ -319,6 +329,7 @@ impl PipelineActor {
             if self.watchers.nobody_watches_all() {
                 self.event(now, Event::WatchAll(false));
             }
+            self.send_recorded();
             self.read_on();
             self.end_drain();
         }
@@ -374,6 +385,21 @@ impl PipelineActor {
             Message::Watch(what, watcher) => self.watch(now, what, watcher),
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Message::Account(reply) => {
+                let accounts = self.machine.shards().map(|shard| {
+                    let partition = shard.tenure().shard.partition;
+                    (partition, shard.account(), self.mark_of(partition))
+                });
+                let _ = reply.send(accounts.collect());
+            }
+            Message::Record(partition, limit, send, reply) => {
+                let _ = reply.send(self.record(now, partition, limit, send));
+            }
+            Message::ComeBack(partition) => {
+                if self.assigned.contains(&partition) {
+                    self.assign(partition, false);
+                }
             }
             Message::Update(pipeline) => self.update(now, pipeline),
             Message::Drain(reply) => {

@@ -5,8 +5,8 @@ use scheduler_core::port::catalog::ApiKeyHash;
 use scheduler_core::port::gateway::{AccessApi, ApiError, Caller};
 use sha2::{Digest as _, Sha256};
 
+use super::LocalNode;
 use super::error;
-use crate::node::Node;
 
 /// What is kept of an API key.
 pub(crate) fn hash(key: &str) -> ApiKeyHash {
@@ -14,7 +14,7 @@ pub(crate) fn hash(key: &str) -> ApiKeyHash {
 }
 
 #[async_trait]
-impl AccessApi for Node {
+impl AccessApi for LocalNode {
     async fn authenticate(&self, key: Option<&str>) -> Result<Caller, ApiError> {
         let Some(key) = key else {
             let anonymous = self.inner.config.anonymous.clone();
@@ -32,7 +32,7 @@ impl AccessApi for Node {
     }
 
     async fn ready(&self) -> Result<(), ApiError> {
-        if self.is_stopping() {
+        if self.inner.is_stopping() {
             Err(error::unavailable("the node is going down"))
         } else {
             Ok(())

@@ -8,25 +8,22 @@ use scheduler_core::id::{Partition, PipelineId, ShardId};
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, CatalogError, Deployment, Pipeline, Replicas};
-use scheduler_core::port::deploy::{ChartFacts, Deployer};
+use scheduler_core::port::deploy::ChartFacts;
 use scheduler_core::port::gateway::{
     AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
 };
-use scheduler_core::port::log::TaskLog;
 use scheduler_pipeline::PipelineDefinition;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::error;
+use super::{LocalNode, error};
 use crate::actor::{Message, Status};
 use crate::directory::{Served, topic_of};
-use crate::node::{Node, Store, definition_of};
-use crate::retry::until_done;
 
 /// How many workers a deployment has if neither the request nor the chart says so.
 const REPLICAS: Replicas = Replicas { min: 1, max: 1 };
 
-impl Node {
-    fn application_of(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
+impl LocalNode {
+    pub(crate) fn application_of(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
         let found = self.inner.directory.application(&caller.client, name);
         found.ok_or_else(|| ApiError::not_found("application", name))
     }
@@ -89,7 +86,7 @@ impl Node {
     }
 
     /// The pipeline and how it fares.
-    async fn view(&self, served: &Served) -> Result<PipelineView, ApiError> {
+    pub(crate) async fn view(&self, served: &Served) -> Result<PipelineView, ApiError> {
         let pipeline = &served.pipeline;
         let rollout = match (&self.inner.deployer, &pipeline.deployment) {
             (Some(deployer), Some(_)) => deployer.rollout(pipeline.id).await.map_err(error::of_deploy)?,
@@ -128,36 +125,26 @@ impl Node {
 
     /// How the shards fare, and how many tasks wait in the log.
     pub(crate) async fn load(&self, served: &Served) -> Result<(Status, u64), ApiError> {
-        let pipeline = &served.pipeline;
         let status = served.mailbox.ask(Message::Status).await;
         let status = status.ok_or_else(|| error::unavailable("the pipeline is going away"))?;
         let mut backlog = 0;
-        for partition in (0..pipeline.partitions).map(Partition) {
-            let shard = ShardId::new(pipeline.id, partition);
+        for shard in self.shards_here(served) {
             let bounds = self.inner.log.bounds(shard).await.map_err(error::of_log)?;
-            let tail = status.tails.get(&partition).copied().unwrap_or(bounds.start);
+            let tail = status
+                .tails
+                .get(&shard.partition)
+                .copied()
+                .unwrap_or(bounds.start);
             backlog += bounds.end.0.saturating_sub(tail.0);
         }
         Ok((status, backlog))
     }
 
     /// Stores a changed pipeline and tells everybody.
-    async fn put(&self, served: &Served, pipeline: Pipeline) -> Result<Arc<Served>, ApiError> {
-        let pipeline = Arc::new(
-            self.inner
-                .store
-                .update_pipeline(pipeline)
-                .await
-                .map_err(error::of_catalog)?,
-        );
-        let served = self.inner.directory.serve(Served {
-            definition: definition_of(&pipeline),
-            pipeline: pipeline.clone(),
-            mailbox: served.mailbox.clone(),
-            turn: served.turn.clone(),
-        });
-        served.mailbox.tell(Message::Update(pipeline)).await;
-        Ok(served)
+    pub(super) async fn put(&self, pipeline: Pipeline) -> Result<Arc<Served>, CatalogError> {
+        let _turn = self.inner.catalog_turn().await;
+        let pipeline = self.inner.store.update_pipeline(pipeline).await?;
+        Ok(self.inner.serve(Arc::new(pipeline)).await.0)
     }
 }
 
@@ -231,46 +218,8 @@ fn check_policy(policy: &PipelinePolicy) -> Result<(), ApiError> {
     )
 }
 
-/// Deletes everything of a pipeline whose actor has ended; done again after a crash in the middle.
-async fn delete_all(
-    deployer: Option<Arc<dyn Deployer>>,
-    log: Arc<dyn TaskLog>,
-    store: Arc<dyn Store>,
-    id: PipelineId,
-) -> Result<(), ApiError> {
-    if let Some(deployer) = deployer {
-        until_done("ending workers", || deployer.remove(id))
-            .await
-            .map_err(error::of_deploy)?;
-    }
-    until_done("deleting a log", || log.delete(id))
-        .await
-        .map_err(error::of_log)?;
-    until_done("forgetting a pipeline", || store.forget(id))
-        .await
-        .map_err(error::of_store)?;
-    match until_done("removing a pipeline", || store.remove_pipeline(id)).await {
-        Ok(()) | Err(CatalogError::NotFound { .. }) => Ok(()),
-        Err(problem) => Err(error::of_catalog(problem)),
-    }
-}
-
-/// Ends a deletion that an earlier run of the node began.
-pub(crate) fn finish_deletion(node: &Node, pipeline: &Pipeline) {
-    let (inner, id, path) = (&node.inner, pipeline.id, pipeline.path.clone());
-    let all = delete_all(inner.deployer.clone(), inner.log.clone(), inner.store.clone(), id);
-    node.spawn_background(async move {
-        match all.await {
-            Ok(()) => info!(pipeline = %path, "pipeline is deleted"),
-            Err(problem) => {
-                error!(pipeline = %path, error = &problem as &dyn std::error::Error, "pipeline is not deleted; the next start tries again");
-            }
-        }
-    });
-}
-
 /// What must not stop halfway when its caller goes.
-impl Node {
+impl LocalNode {
     async fn add_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
         let client = caller.client.clone();
         let application = Application {
@@ -278,6 +227,7 @@ impl Node {
             name,
             created_at: self.inner.clock.now(),
         };
+        let _turn = self.inner.catalog_turn().await;
         self.inner
             .store
             .add_application(application.clone())
@@ -289,6 +239,7 @@ impl Node {
 
     async fn remove_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
         self.application_of(caller, name)?;
+        let _turn = self.inner.catalog_turn().await;
         self.inner
             .store
             .remove_application(&caller.client, name)
@@ -303,8 +254,8 @@ impl Node {
         caller: &Caller,
         application: &Name,
         new: NewPipeline,
-    ) -> Result<PipelineView, ApiError> {
-        if self.is_stopping() {
+    ) -> Result<Arc<Served>, ApiError> {
+        if self.inner.is_stopping() {
             return Err(error::unavailable("the node is going down"));
         }
         let path = PipelinePath {
@@ -356,29 +307,27 @@ impl Node {
             deployment,
             deleting: false,
         };
-        let pipeline = Arc::new(
-            self.inner
-                .store
-                .add_pipeline(pipeline)
-                .await
-                .map_err(error::of_catalog)?,
-        );
-        info!(pipeline = %pipeline.path, id = pipeline.id.0, "pipeline is created");
-        let served = self.serve(pipeline);
+        let served = {
+            let _turn = self.inner.catalog_turn().await;
+            let pipeline = self.inner.store.add_pipeline(pipeline).await;
+            let pipeline = Arc::new(pipeline.map_err(error::of_catalog)?);
+            info!(pipeline = %pipeline.path, id = pipeline.id.0, "pipeline is created");
+            self.inner.serve(pipeline).await.0
+        };
         // Without it submissions are refused; its shards make sure of it as they come up.
         if let Err(problem) = self.inner.log.ensure(&topic_of(&served.pipeline)).await {
             warn!(pipeline = %served.pipeline.path, error = &problem as &dyn std::error::Error, "its log is not there yet");
         }
-        self.place().await;
-        self.deploy(&served.pipeline).await;
-        self.view(&served).await
+        self.inner.place().await;
+        self.inner.deploy(&served.pipeline).await;
+        Ok(served)
     }
 
     async fn alter_pipeline(
         &self,
         path: &PipelinePath,
         change: PipelineChange,
-    ) -> Result<PipelineView, ApiError> {
+    ) -> Result<Arc<Served>, ApiError> {
         let served = self.served(path)?;
         let mut pipeline = (*served.pipeline).clone();
         if let Some(partitions) = change.partitions {
@@ -420,7 +369,7 @@ impl Node {
             pipeline.definition = check_definition(&definition)?;
         }
         if pipeline == *served.pipeline {
-            return self.view(&served).await;
+            return Ok(served);
         }
         let grows = pipeline.partitions > served.pipeline.partitions;
         // A definition may name other executors.
@@ -433,46 +382,48 @@ impl Node {
                 .await
                 .map_err(error::of_log)?;
         }
-        let served = self.put(&served, pipeline).await?;
+        let served = self.put(pipeline).await.map_err(error::of_catalog)?;
         if grows {
-            self.place().await;
+            self.inner.place().await;
         }
         if redeploys {
-            self.deploy(&served.pipeline).await;
+            self.inner.deploy(&served.pipeline).await;
         }
-        self.view(&served).await
+        Ok(served)
+    }
+}
+
+impl LocalNode {
+    /// Creates a pipeline, to its end.
+    pub(crate) async fn make_pipeline(
+        &self,
+        caller: &Caller,
+        application: &Name,
+        new: NewPipeline,
+    ) -> Result<Arc<Served>, ApiError> {
+        let (node, caller, application) = (self.clone(), caller.clone(), application.clone());
+        let make = async move { node.add_pipeline(&caller, &application, new).await };
+        self.inner.to_its_end(make).await
     }
 
-    async fn remove_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
-        let served = self.served(path)?;
-        let pipeline = Pipeline {
-            deleting: true,
-            ..(*served.pipeline).clone()
-        };
-        // From here on a crash is finished by the next start.
-        let served = self.put(&served, pipeline).await?;
-        // Nothing of it is to be saved any more: workers, waiters and shards are let go of as they are.
-        served.mailbox.stop().await;
-        self.place().await;
-        let inner = &self.inner;
-        delete_all(
-            inner.deployer.clone(),
-            inner.log.clone(),
-            inner.store.clone(),
-            served.pipeline.id,
-        )
-        .await?;
-        inner.directory.unserve(path);
-        info!(pipeline = %path, "pipeline is deleted");
-        Ok(())
+    /// Changes a pipeline, to its end.
+    pub(crate) async fn mend_pipeline(
+        &self,
+        path: &PipelinePath,
+        change: PipelineChange,
+    ) -> Result<Arc<Served>, ApiError> {
+        let (node, path) = (self.clone(), path.clone());
+        let mend = async move { node.alter_pipeline(&path, change).await };
+        self.inner.to_its_end(mend).await
     }
 }
 
 #[async_trait]
-impl AdminApi for Node {
+impl AdminApi for LocalNode {
     async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
         let (node, caller) = (self.clone(), caller.clone());
-        self.to_its_end(async move { node.add_application(&caller, name).await })
+        self.inner
+            .to_its_end(async move { node.add_application(&caller, name).await })
             .await
     }
 
@@ -486,7 +437,8 @@ impl AdminApi for Node {
 
     async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
         let (node, caller, name) = (self.clone(), caller.clone(), name.clone());
-        self.to_its_end(async move { node.remove_application(&caller, &name).await })
+        self.inner
+            .to_its_end(async move { node.remove_application(&caller, &name).await })
             .await
     }
 
@@ -496,9 +448,8 @@ impl AdminApi for Node {
         application: &Name,
         new: NewPipeline,
     ) -> Result<PipelineView, ApiError> {
-        let (node, caller, application) = (self.clone(), caller.clone(), application.clone());
-        self.to_its_end(async move { node.add_pipeline(&caller, &application, new).await })
-            .await
+        let served = self.make_pipeline(caller, application, new).await?;
+        self.view(&served).await
     }
 
     async fn pipelines(&self, caller: &Caller, application: &Name) -> Result<Vec<PipelineView>, ApiError> {
@@ -519,9 +470,8 @@ impl AdminApi for Node {
         path: &PipelinePath,
         change: PipelineChange,
     ) -> Result<PipelineView, ApiError> {
-        let (node, path) = (self.clone(), path.clone());
-        self.to_its_end(async move { node.alter_pipeline(&path, change).await })
-            .await
+        let served = self.mend_pipeline(path, change).await?;
+        self.view(&served).await
     }
 
     async fn scale_pipeline(&self, path: &PipelinePath, workers: u32) -> Result<PipelineView, ApiError> {
@@ -536,6 +486,7 @@ impl AdminApi for Node {
             let problem = format!("is {workers}; must be {min} to {max}, the bounds of the deployment");
             return Err(ApiError::invalid("workers", problem));
         }
+        self.check_here(ShardId::new(served.pipeline.id, Partition(0)))?;
         deployer
             .scale(served.pipeline.id, workers)
             .await
@@ -545,7 +496,8 @@ impl AdminApi for Node {
 
     async fn delete_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError> {
         let (node, path) = (self.clone(), path.clone());
-        self.to_its_end(async move { node.remove_pipeline(&path).await })
+        self.inner
+            .to_its_end(async move { node.remove_pipeline(&path).await })
             .await
     }
 }

@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use scheduler_core::id::{Offset, Partition, ShardId, TaskId};
+use scheduler_core::id::{Offset, ShardId, TaskId};
 use scheduler_core::outcome::DeadReason;
 use scheduler_core::port::gateway::ApiError;
 use scheduler_core::shard::{Answer, Input};
 
+use super::LocalNode;
 use super::{error, saved};
 use crate::actor::{Mark, Message};
 use crate::directory::Served;
-use crate::node::Node;
 
 /// Dead letters handled at once.
 pub(super) const DEAD_PAGE: usize = 200;
 /// How often what a shard is to take in is read, because it saved something meanwhile.
 const MOST_READS: usize = 20;
 
-impl Node {
+impl LocalNode {
     /// Has a shard change tasks, and waits until that is saved. Nothing is done, and the answer is `Err` with the mark of now, if what the
     /// change stands on was read too early.
     async fn change_all(
@@ -144,11 +144,10 @@ impl Node {
         Ok((revived.count() as u64, lowest))
     }
 
-    /// Has everything about the pipeline saved.
-    pub(super) async fn flush(&self, served: &Served) -> Result<(), ApiError> {
-        let flush =
-            |partition| self.change(served, ShardId::new(served.pipeline.id, partition), Input::Flush);
-        let all = (0..served.pipeline.partitions).map(Partition).map(flush);
+    /// Has everything about the pipeline's shards here saved.
+    pub(super) async fn flush_here(&self, served: &Served) -> Result<(), ApiError> {
+        let flush = |shard| self.change(served, shard, Input::Flush);
+        let all = self.shards_here(served).into_iter().map(flush);
         futures::future::try_join_all(all).await.map(drop)
     }
 }

@@ -10,7 +10,7 @@ use scheduler_core::port::store::StoreError;
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-pub(super) fn unavailable(problem: impl Into<String>) -> ApiError {
+pub(crate) fn unavailable(problem: impl Into<String>) -> ApiError {
     ApiError::Unavailable {
         problem: problem.into(),
         retry_after: RETRY_AFTER,
@@ -18,7 +18,7 @@ pub(super) fn unavailable(problem: impl Into<String>) -> ApiError {
     }
 }
 
-pub(super) fn of_log(error: LogError) -> ApiError {
+pub(crate) fn of_log(error: LogError) -> ApiError {
     match error {
         LogError::TooLarge { bytes, limit } => ApiError::invalid(
             "params",
@@ -38,7 +38,7 @@ pub(super) fn of_log(error: LogError) -> ApiError {
     }
 }
 
-pub(super) fn of_store(error: StoreError) -> ApiError {
+pub(crate) fn of_store(error: StoreError) -> ApiError {
     match error {
         error @ StoreError::Unavailable(_) => ApiError::Unavailable {
             problem: "the store is away".into(),
@@ -49,7 +49,7 @@ pub(super) fn of_store(error: StoreError) -> ApiError {
     }
 }
 
-pub(super) fn of_catalog(error: CatalogError) -> ApiError {
+pub(crate) fn of_catalog(error: CatalogError) -> ApiError {
     match error {
         CatalogError::NotFound { kind, name } => ApiError::NotFound { kind, name },
         CatalogError::Store(error) => of_store(error),
@@ -57,7 +57,7 @@ pub(super) fn of_catalog(error: CatalogError) -> ApiError {
     }
 }
 
-pub(super) fn of_deploy(error: DeployError) -> ApiError {
+pub(crate) fn of_deploy(error: DeployError) -> ApiError {
     match error {
         DeployError::Invalid { field, problem } => ApiError::Invalid { field, problem },
         error => ApiError::Unavailable {

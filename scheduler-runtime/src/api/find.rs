@@ -8,12 +8,12 @@ use scheduler_core::port::gateway::{ApiError, TaskView};
 use scheduler_core::port::log::{LogError, ReadLimit};
 use scheduler_core::shard::Found;
 
+use super::LocalNode;
 use super::{error, view};
 use crate::actor::Message;
 use crate::directory::Served;
-use crate::node::Node;
 
-impl Node {
+impl LocalNode {
     /// The pipeline of a path, if it takes requests.
     pub(crate) fn served(&self, path: &PipelinePath) -> Result<Arc<Served>, ApiError> {
         let served = self
@@ -26,7 +26,7 @@ impl Node {
     }
 
     /// The shard of a task, which must be one of the pipeline.
-    pub(super) fn shard_of(served: &Served, id: TaskId) -> Result<ShardId, ApiError> {
+    pub(crate) fn shard_of(served: &Served, id: TaskId) -> Result<ShardId, ApiError> {
         let pipeline = &served.pipeline;
         let is_ours = id.shard.pipeline == pipeline.id && id.shard.partition.0 < pipeline.partitions;
         if is_ours {
@@ -37,7 +37,7 @@ impl Node {
     }
 
     /// The task wherever it is: in its shard, in the store, or in the log.
-    pub(super) async fn look_up(&self, served: &Served, id: TaskId) -> Result<TaskView, ApiError> {
+    pub(crate) async fn look_up(&self, served: &Served, id: TaskId) -> Result<TaskView, ApiError> {
         let shard = Self::shard_of(served, id)?;
         // A task may be on its way from one place to the next: what is in none is looked for once more.
         for _ in 0..2 {
@@ -65,7 +65,7 @@ impl Node {
         ))
     }
 
-    async fn look_up_stored(&self, id: TaskId) -> Result<Option<TaskView>, ApiError> {
+    pub(crate) async fn look_up_stored(&self, id: TaskId) -> Result<Option<TaskView>, ApiError> {
         let store = &self.inner.store;
         if let Some(task) = store.result(id).await.map_err(error::of_store)? {
             return Ok(Some(view::of_finished(id.shard, task)));

@@ -7,10 +7,10 @@ use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{ApiError, Page, PageCursor, TaskFilter, TaskState, TaskView};
 use scheduler_core::port::log::{LogError, ReadLimit};
 
+use super::LocalNode;
 use super::{error, view};
 use crate::actor::Message;
 use crate::directory::Served;
-use crate::node::Node;
 
 /// Looks at shards for one page of a list; a filter that lets little through gets short pages.
 const MOST_LOOKS: usize = 64;
@@ -19,11 +19,12 @@ const LONGEST_READ: Duration = Duration::from_secs(5);
 /// Bytes of params read from the log at once.
 const READ_BYTES: usize = 4 << 20;
 
-impl Node {
-    /// A page of tasks: partition by partition, in each the newest first.
-    pub(super) async fn list(
+impl LocalNode {
+    /// A page of tasks of these partitions: one by one, in each the newest first.
+    pub(crate) async fn list(
         &self,
         served: &Served,
+        partitions: Vec<Partition>,
         filter: &TaskFilter,
         after: Option<PageCursor>,
         limit: usize,
@@ -32,8 +33,11 @@ impl Node {
         let mut before = after.map_or(Offset(u64::MAX), |cursor| cursor.offset);
         let mut items: Vec<TaskView> = Vec::new();
         let mut looks = 0;
-        for partition in (first..served.pipeline.partitions).map(Partition) {
+        for partition in partitions.into_iter().filter(|partition| partition.0 >= first) {
             let shard = ShardId::new(served.pipeline.id, partition);
+            if partition.0 != first {
+                before = Offset(u64::MAX);
+            }
             loop {
                 if looks == MOST_LOOKS {
                     // The filter lets too little through: go on in the next page.
@@ -212,18 +216,22 @@ impl Node {
         Ok((views, (from > begin).then_some(from)))
     }
 
-    /// A page of dead letters, in the same order.
-    pub(super) async fn list_dead(
+    /// A page of dead letters of these partitions, in the same order.
+    pub(crate) async fn list_dead(
         &self,
         served: &Served,
+        partitions: Vec<Partition>,
         after: Option<PageCursor>,
         limit: usize,
     ) -> Result<Page<(TaskId, DeadTask)>, ApiError> {
         let first = after.map_or(0, |cursor| cursor.partition.0);
         let mut before = after.map_or(Offset(u64::MAX), |cursor| cursor.offset);
         let mut items = Vec::new();
-        for partition in (first..served.pipeline.partitions).map(Partition) {
+        for partition in partitions.into_iter().filter(|partition| partition.0 >= first) {
             let shard = ShardId::new(served.pipeline.id, partition);
+            if partition.0 != first {
+                before = Offset(u64::MAX);
+            }
             let rest = limit - items.len();
             let dead = self
                 .inner

@@ -19,18 +19,18 @@ use scheduler_core::task::TaskSpec;
 use scheduler_pipeline::{ParamError, Params};
 use tokio::sync::mpsc;
 
+use super::LocalNode;
 use super::change::{DEAD_PAGE, Stored, by_shard};
 use super::error;
 use crate::actor::{Message, Watched};
 use crate::directory::Served;
-use crate::node::Node;
 
 /// Changes of one task that a watcher may be behind.
 const WATCHED_TASK: usize = 16;
 /// Changes of a pipeline's tasks that a watcher may be behind.
 const WATCHED_PIPELINE: usize = 1_024;
 
-impl Node {
+impl LocalNode {
     /// Tasks that run already for the keys of these: by the index of the task, the first one's id.
     async fn known_keys(&self, served: &Served, tasks: &[TaskSpec]) -> BTreeMap<usize, TaskId> {
         let mut asked: BTreeMap<Partition, Vec<(usize, KeyHash)>> = BTreeMap::new();
@@ -55,6 +55,31 @@ impl Node {
         known
     }
 
+    /// Whether tasks can be taken in.
+    pub(crate) fn check_all(&self, served: &Served, tasks: &[TaskSpec]) -> Result<(), ApiError> {
+        if tasks.len() > self.inner.config.max_batch {
+            let problem = format!(
+                "has {} tasks; at most {} are taken at once",
+                tasks.len(),
+                self.inner.config.max_batch
+            );
+            return Err(ApiError::invalid("tasks", problem));
+        }
+        for (index, task) in tasks.iter().enumerate() {
+            self.check(served, task).map_err(|(field, problem)| {
+                ApiError::invalid(
+                    if tasks.len() > 1 {
+                        format!("[{index}].{field}")
+                    } else {
+                        field
+                    },
+                    problem,
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     fn check(&self, served: &Served, task: &TaskSpec) -> Result<(), (String, String)> {
         let limit = self.inner.config.max_params;
         if task.params.len() > limit {
@@ -73,42 +98,11 @@ impl Node {
             (field, problem.to_string())
         })
     }
-}
 
-fn key_of(task: &TaskSpec) -> Option<KeyHash> {
-    let key = task.options.as_ref()?.idempotency_key.as_ref()?;
-    Some(KeyHash::of(key))
-}
-
-#[async_trait]
-impl TaskApi for Node {
-    async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError> {
-        if self.is_stopping() {
-            return Err(error::unavailable("the node is going down"));
-        }
-        let served = self.served(path)?;
+    /// Takes in tasks that are as they should be, also those whose keys another node knows: then their shard finds out what is a duplicate.
+    pub(crate) async fn take(&self, served: &Served, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError> {
         if tasks.is_empty() {
             return Ok(Vec::new());
-        }
-        if tasks.len() > self.inner.config.max_batch {
-            let problem = format!(
-                "has {} tasks; at most {} are taken at once",
-                tasks.len(),
-                self.inner.config.max_batch
-            );
-            return Err(ApiError::invalid("tasks", problem));
-        }
-        for (index, task) in tasks.iter().enumerate() {
-            self.check(&served, task).map_err(|(field, problem)| {
-                ApiError::invalid(
-                    if tasks.len() > 1 {
-                        format!("[{index}].{field}")
-                    } else {
-                        field
-                    },
-                    problem,
-                )
-            })?;
         }
         let (partitions, pipeline) = (served.pipeline.partitions.max(1), served.pipeline.id);
         let append = async |partition, tasks| {
@@ -121,7 +115,7 @@ impl TaskApi for Node {
             return Ok(append(Partition(turn), tasks).await?.collect());
         }
         // Whoever submits a task again gets the one that it is already.
-        let known = self.known_keys(&served, &tasks).await;
+        let known = self.known_keys(served, &tasks).await;
         // Each to the partition of its key; then the ids back into the order of the tasks.
         let mut parts: BTreeMap<Partition, (Vec<usize>, Vec<TaskSpec>)> = BTreeMap::new();
         for (index, task) in tasks.into_iter().enumerate() {
@@ -149,8 +143,39 @@ impl TaskApi for Node {
         Ok(ids.into_iter().map(|(_, id)| id).collect())
     }
 
+    /// The partitions of the pipeline that live here, in order.
+    pub(super) fn partitions_here(&self, served: &Served) -> Vec<Partition> {
+        self.shards_here(served)
+            .into_iter()
+            .map(|shard| shard.partition)
+            .collect()
+    }
+}
+
+pub(crate) fn key_of(task: &TaskSpec) -> Option<KeyHash> {
+    let key = task.options.as_ref()?.idempotency_key.as_ref()?;
+    Some(KeyHash::of(key))
+}
+
+#[async_trait]
+impl TaskApi for LocalNode {
+    async fn submit(&self, path: &PipelinePath, tasks: Vec<TaskSpec>) -> Result<Vec<TaskId>, ApiError> {
+        if self.inner.is_stopping() {
+            return Err(error::unavailable("the node is going down"));
+        }
+        let served = self.served(path)?;
+        self.check_all(&served, &tasks)?;
+        for key in tasks.iter().filter_map(key_of) {
+            let partition = key.partition(served.pipeline.partitions);
+            self.check_here(ShardId::new(served.pipeline.id, partition))?;
+        }
+        self.take(&served, tasks).await
+    }
+
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
-        self.look_up(&*self.served(path)?, id).await
+        let served = self.served(path)?;
+        self.check_here(Self::shard_of(&served, id)?)?;
+        self.look_up(&served, id).await
     }
 
     async fn wait(&self, path: &PipelinePath, id: TaskId, patience: Duration) -> Result<TaskView, ApiError> {
@@ -173,6 +198,7 @@ impl TaskApi for Node {
         let served = self.served(path)?;
         let shard = Self::shard_of(&served, id)?;
         self.change(&served, shard, Input::Flush).await?;
+        self.check_here(shard)?;
         Ok(view)
     }
 
@@ -183,7 +209,16 @@ impl TaskApi for Node {
         after: Option<PageCursor>,
         limit: usize,
     ) -> Result<Page<TaskView>, ApiError> {
-        self.list(&*self.served(path)?, filter, after, limit.max(1)).await
+        let served = self.served(path)?;
+        let partitions = match filter.partition {
+            Some(partition) if partition.0 >= served.pipeline.partitions => Vec::new(),
+            Some(partition) => {
+                self.check_here(ShardId::new(served.pipeline.id, partition))?;
+                vec![partition]
+            }
+            None => self.partitions_here(&served),
+        };
+        self.list(&served, partitions, filter, after, limit.max(1)).await
     }
 
     async fn watch(&self, path: &PipelinePath, id: Option<TaskId>) -> Result<TaskStream, ApiError> {
@@ -207,6 +242,7 @@ impl TaskApi for Node {
             return Ok(Box::pin(views));
         };
         let shard = Self::shard_of(&served, id)?;
+        self.check_here(shard)?;
         let now = self.look_up(&served, id).await?;
         if now.state.is_final() {
             return Ok(Box::pin(futures::stream::iter([now])));
@@ -238,6 +274,7 @@ impl TaskApi for Node {
 
     async fn cancel(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
         let served = self.served(path)?;
+        self.check_here(Self::shard_of(&served, id)?)?;
         match self
             .change_anywhere(&served, id, Input::Cancel(id.offset))
             .await?
@@ -259,6 +296,7 @@ impl TaskApi for Node {
     async fn retry(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
         let served = self.served(path)?;
         let shard = Self::shard_of(&served, id)?;
+        self.check_here(shard)?;
         let view = self.look_up(&served, id).await?;
         match view.state {
             TaskState::Delayed => {
@@ -296,18 +334,19 @@ impl TaskApi for Node {
         limit: usize,
     ) -> Result<Page<(TaskId, DeadTask)>, ApiError> {
         let served = self.served(path)?;
-        self.flush(&served).await?;
-        self.list_dead(&served, after, limit.max(1)).await
+        self.flush_here(&served).await?;
+        let here = self.partitions_here(&served);
+        self.list_dead(&served, here, after, limit.max(1)).await
     }
 
     async fn redrive(&self, path: &PipelinePath, which: DeadSelection) -> Result<u64, ApiError> {
         let served = self.served(path)?;
-        self.flush(&served).await?;
+        self.flush_here(&served).await?;
         let mut revived = 0;
         match which {
             DeadSelection::Ids(ids) => {
                 for id in &ids {
-                    Self::shard_of(&served, *id)?;
+                    self.check_here(Self::shard_of(&served, *id)?)?;
                     let dead = self.inner.store.dead_task(*id).await.map_err(error::of_store)?;
                     if dead.is_none() {
                         return Err(ApiError::not_found("dead letter", id));
@@ -320,8 +359,7 @@ impl TaskApi for Node {
                 }
             }
             DeadSelection::All => {
-                for partition in (0..served.pipeline.partitions).map(Partition) {
-                    let shard = ShardId::new(served.pipeline.id, partition);
+                for shard in self.shards_here(&served) {
                     // Downwards from the highest, so that what dies again meanwhile is not met a second time.
                     let mut before = Some(Offset(u64::MAX));
                     while let Some(below) = before {
@@ -337,17 +375,30 @@ impl TaskApi for Node {
 
     async fn purge(&self, path: &PipelinePath, which: DeadSelection) -> Result<u64, ApiError> {
         let served = self.served(path)?;
-        self.flush(&served).await?;
+        self.flush_here(&served).await?;
+        let here = self.partitions_here(&served);
+        self.purge_stored(&served, here, which).await
+    }
+}
+
+impl LocalNode {
+    /// Deletes dead letters of the store; all of them are of these partitions.
+    pub(crate) async fn purge_stored(
+        &self,
+        served: &Served,
+        partitions: Vec<Partition>,
+        which: DeadSelection,
+    ) -> Result<u64, ApiError> {
         let mut purged = 0;
         match which {
             DeadSelection::Ids(ids) => {
                 for id in &ids {
-                    Self::shard_of(&served, *id)?;
+                    Self::shard_of(served, *id)?;
                 }
                 purged += self.inner.store.purge(&ids).await.map_err(error::of_store)?;
             }
             DeadSelection::All => {
-                for partition in (0..served.pipeline.partitions).map(Partition) {
+                for partition in partitions {
                     let shard = ShardId::new(served.pipeline.id, partition);
                     let mut before = Offset(u64::MAX);
                     loop {
@@ -371,7 +422,7 @@ impl TaskApi for Node {
 
 /// One who watches a task.
 struct Watching {
-    node: Node,
+    node: LocalNode,
     served: Arc<Served>,
     id: TaskId,
     receive: mpsc::Receiver<Watched>,

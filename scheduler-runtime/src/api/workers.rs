@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scheduler_core::id::{Partition, WorkerId};
+use scheduler_core::id::{Partition, ShardId, WorkerId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::pipeline::PipelineNode;
 use scheduler_core::port::gateway::{
@@ -15,10 +15,10 @@ use scheduler_core::session::SessionId;
 use scheduler_core::shard::Answer;
 use tokio::sync::oneshot;
 
+use super::LocalNode;
 use super::{error, saved};
 use crate::actor::{Events, Mailbox, Message, Outbox};
 use crate::directory::Served;
-use crate::node::Node;
 
 /// Most leases in one answer to a poll.
 const MOST_POLLED: u32 = 1_000;
@@ -51,10 +51,10 @@ impl CommandSink for Commands {
 struct Closing(oneshot::Sender<()>);
 
 impl Closing {
-    fn of(node: &Node, session: SessionId, mailbox: Mailbox) -> Self {
+    fn of(node: &LocalNode, session: SessionId, mailbox: Mailbox) -> Self {
         let (alive, closed) = oneshot::channel::<()>();
         // A task of its own, because nothing can wait for room in the mailbox while it is dropped.
-        node.spawn_background(async move {
+        node.inner.spawn_background(async move {
             let complete = closed.await.is_ok();
             mailbox.tell(Message::Close(session, complete)).await;
         });
@@ -68,13 +68,14 @@ impl Closing {
 }
 
 #[async_trait]
-impl WorkerApi for Node {
+impl WorkerApi for LocalNode {
     async fn attach(&self, path: &PipelinePath, hello: WorkerHello) -> Result<WorkerSession, ApiError> {
         let served = self.served(path)?;
-        if self.is_stopping() {
+        if self.inner.is_stopping() {
             return Err(error::unavailable("the node is going down"));
         }
-        let session = self.next_session();
+        self.check_any_here(&served)?;
+        let session = self.inner.next_session();
         let outbox = Arc::new(Outbox::default());
         let mailbox = served.mailbox.clone();
         let definition = served.pipeline.definition.clone();
@@ -104,10 +105,11 @@ impl WorkerApi for Node {
         patience: Duration,
     ) -> Result<Vec<Lease>, ApiError> {
         let served = self.served(path)?;
-        if self.is_stopping() {
+        if self.inner.is_stopping() {
             return Err(error::unavailable("the node is going down"));
         }
-        let session = self.next_session();
+        self.check_any_here(&served)?;
+        let session = self.inner.next_session();
         let (reply, leases) = oneshot::channel();
         let limit = limit.clamp(1, MOST_POLLED);
         let asked = served
@@ -139,6 +141,7 @@ impl WorkerApi for Node {
         for (index, report) in reports.iter().enumerate() {
             let field = || format!("reports[{index}].lease.partition");
             check_partition(&served, report.lease.partition, field)?;
+            self.check_here(ShardId::new(served.pipeline.id, report.lease.partition))?;
         }
         let (answers, durable) = served
             .mailbox
@@ -170,6 +173,7 @@ impl WorkerApi for Node {
         let served = self.served(path)?;
         for (index, lease) in leases.iter().enumerate() {
             check_partition(&served, lease.partition, || format!("refs[{index}].partition"))?;
+            self.check_here(ShardId::new(served.pipeline.id, lease.partition))?;
         }
         let answers = served
             .mailbox
@@ -185,16 +189,16 @@ impl WorkerApi for Node {
 
     async fn locate(&self, path: &PipelinePath) -> Result<Vec<Location>, ApiError> {
         let served = self.served(path)?;
-        let address = &self.inner.config.address;
-        let here = |partition| Location {
-            partition: Partition(partition),
-            address: address.clone(),
+        let address = self.inner.address();
+        let locate = |shard: ShardId| Location {
+            partition: shard.partition,
+            address: address.to_owned(),
         };
-        Ok((0..served.pipeline.partitions).map(here).collect())
+        Ok(self.shards_here(&served).into_iter().map(locate).collect())
     }
 }
 
-fn check_partition(
+pub(crate) fn check_partition(
     served: &Served,
     partition: Partition,
     field: impl FnOnce() -> String,

@@ -3,9 +3,11 @@
 mod catalog;
 mod cluster;
 mod log;
+mod placement;
 mod store;
 
 pub use self::log::MemoryLog;
+pub use self::placement::{MemoryGroup, MemoryPlacement};
 pub use self::store::MemoryStore;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
