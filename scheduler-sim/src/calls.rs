@@ -16,7 +16,7 @@ use crate::node::{Mail, ReadError, Request};
 use crate::world::{Happening, World};
 
 /// A call of the store by a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StoreCall {
     pub(crate) node: usize,
     pub(crate) life: u32,
@@ -24,10 +24,12 @@ pub(crate) struct StoreCall {
     pub(crate) stay: u64,
     /// How long to wait before it is made again, should it fail.
     pub(crate) pause: u64,
+    /// Nobody waits for its answer any more.
+    pub(crate) is_late: bool,
     pub(crate) op: StoreOp,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum StoreOp {
     Claim(Partition, NodeId),
     /// Checkpoints, each for a stay of its own.
@@ -81,6 +83,9 @@ impl World {
     fn store_delay(&mut self) -> u64 {
         let faults = &self.plan.store;
         let (low, high) = (1, faults.latency.max(1));
+        if self.now < self.store_slow_until {
+            return self.rng.range(500, 5_000);
+        }
         if !self.is_healed && self.rng.chance(self.plan.store.slow) {
             return self.rng.range(high, self.plan.store.slowest.max(high));
         }
@@ -99,7 +104,21 @@ impl World {
             self.coverage.hit(Point::StoreUnavailable);
             return self.store_answers(call, None);
         }
+        if !self.is_healed && self.rng.chance(self.plan.store.late) && !call.is_late {
+            // Its caller hears that it has failed, and tries again; the store does it all the same, sometime.
+            self.coverage.hit(Point::StoreLate);
+            let at = self.now + self.rng.skewed(1, 20_000);
+            let late = StoreCall {
+                is_late: true,
+                ..call.clone()
+            };
+            self.queue.push(at, Happening::StoreCall(late));
+            return self.store_answers(call, None);
+        }
         let answer = self.do_stored(&call);
+        if call.is_late {
+            return;
+        }
         if !self.is_healed && self.rng.chance(self.plan.store.lost_reply) {
             self.coverage.hit(Point::StoreLostReply);
             return self.store_answers(call, None);

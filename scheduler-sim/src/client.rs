@@ -27,8 +27,13 @@ impl World {
     }
 
     pub(crate) fn compose(&mut self) {
+        let is_hot = self.rng.chance(self.plan.tasks.hot);
+        if is_hot {
+            self.coverage.hit(Point::HotPartition);
+        }
         let partition =
             Partition(u32::try_from(self.rng.range(0, u64::from(self.plan.partitions) - 1)).unwrap_or(0));
+        let partition = if is_hot { Partition(0) } else { partition };
         let tasks = self.rng.range(1, self.plan.batch);
         let bodies = (0..tasks).map(|_| self.compose_task()).collect();
         self.submissions_open += 1;

@@ -23,7 +23,9 @@ pub(crate) enum Fault {
     Silence,
     Rebalance,
     StoreOutage,
+    StoreSlowness,
     LogOutage,
+    Leap,
     Cancel,
     Hasten,
     Redrive,
@@ -32,7 +34,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::NodeCrash,
         Self::NodePause,
         Self::Rolling,
@@ -43,6 +45,8 @@ impl Fault {
         Self::Silence,
         Self::Rebalance,
         Self::StoreOutage,
+        Self::StoreSlowness,
+        Self::Leap,
         Self::LogOutage,
         Self::Cancel,
         Self::Hasten,
@@ -74,6 +78,8 @@ impl World {
             Fault::Rebalance => every.rebalance,
             Fault::StoreOutage => every.store_outage,
             Fault::LogOutage => every.log_outage,
+            Fault::StoreSlowness => every.store_slowness,
+            Fault::Leap => every.leap,
             Fault::Cancel => every.cancel,
             Fault::Hasten => every.hasten,
             Fault::Redrive => every.redrive,
@@ -161,6 +167,21 @@ impl World {
                 self.coverage.hit(Point::StoreOutage);
                 self.store_away_until = self.now + self.rng.skewed(100, 20_000);
             }
+            Fault::StoreSlowness => {
+                self.coverage.hit(Point::StoreSlowness);
+                self.store_slow_until = self.now + self.rng.skewed(500, 20_000);
+            }
+            Fault::Leap => {
+                if let Some(index) = self.some_node() {
+                    self.coverage.hit(Point::ClockLeap);
+                    let ahead = self.rng.skewed(10, 60_000);
+                    self.nodes[index].clock.leap(ahead);
+                    self.trace.note(&[9, index as u64, ahead], || {
+                        format!("the clock of node {index} goes ahead by {ahead} ms")
+                    });
+                    self.wake_node(index, self.now);
+                }
+            }
             Fault::LogOutage => {
                 self.coverage.hit(Point::LogOutage);
                 self.log_away_until = self.now + self.rng.skewed(100, 20_000);
@@ -230,6 +251,7 @@ impl World {
         self.is_healed = true;
         self.trace.note(&[5], || "all is well from now on".into());
         self.store_away_until = 0;
+        self.store_slow_until = 0;
         self.log_away_until = 0;
         if std::mem::take(&mut self.pipeline_is_paused) {
             self.tell_nodes(|_| Mail::Pause(false));

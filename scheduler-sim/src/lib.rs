@@ -14,6 +14,7 @@
 //! | `log.rs`, `store.rs`, `calls.rs` | what is durable, and how calls of it fail |
 //! | `placement.rs`, `fault.rs`, `clock.rs` | who owns what, what goes wrong, what time it is |
 //! | `oracle.rs`, `oracle/` | what must hold, one promise a file |
+//! | `shrink.rs`, `plan/knobs.rs` | smaller histories that break the same promise |
 //! | `coverage.rs`, `trace.rs` | what a run has exercised, and what has happened |
 //!
 //! ```
@@ -36,6 +37,7 @@ mod placement;
 mod plan;
 mod queue;
 mod rng;
+mod shrink;
 mod store;
 mod trace;
 mod wire;
@@ -46,6 +48,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use self::coverage::Coverage;
 pub use self::oracle::Violation;
+pub use self::shrink::{Changes, shrink};
 use self::world::World;
 
 /// What came of one seed.
@@ -67,9 +70,32 @@ pub struct History {
     pub steps: u64,
 }
 
+/// Histories that broke a promise once: a seed, what is changed in its plan, and what was broken.
+const REGRESSIONS: &str = include_str!("../regressions.txt");
+
+/// Histories that broke a promise once. An error says which line cannot be read.
+pub fn regressions() -> Result<Vec<(u64, Changes)>, String> {
+    let lines = REGRESSIONS.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    lines
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let (seed, changes) = line.split_once(' ').unwrap_or((line, ""));
+            let seed = seed
+                .parse()
+                .map_err(|_| format!("regressions.txt: `{line}` must begin with a seed"))?;
+            Ok((seed, changes.trim().parse()?))
+        })
+        .collect()
+}
+
 /// Plays the history of a seed, to its end or the first broken promise.
 pub fn run(seed: u64, with_trace: bool) -> History {
-    let mut world = World::new(seed, with_trace);
+    play(seed, &Changes::default(), with_trace)
+}
+
+/// Plays the history of a seed with some of its conditions changed.
+pub fn play(seed: u64, changes: &Changes, with_trace: bool) -> History {
+    let mut world = World::new(seed, changes, with_trace);
     let panic = catch_unwind(AssertUnwindSafe(|| world.run())).err();
     if let Some(panic) = panic {
         let text = panic

@@ -11,6 +11,7 @@ mod once;
 mod resume;
 mod said;
 mod settled;
+mod terms;
 mod watch;
 
 use std::collections::BTreeSet;

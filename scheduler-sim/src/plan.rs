@@ -2,6 +2,8 @@
 //!
 //! Swarm testing: each history has only some kinds of faults, at rates of its own, so that none hides what another would show.
 
+mod knobs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use scheduler_core::policy::{
     Aging, CheckpointPolicy, PipelinePolicy, Retention, RetryPolicy, Settle, Timeouts, Window,
 };
 
+pub(crate) use self::knobs::KNOBS;
 use crate::rng::Rng;
 
 /// One history's conditions. Times are in milliseconds of simulated time.
@@ -64,6 +67,8 @@ pub(crate) struct TaskMix {
     pub(crate) delayed: u64,
     pub(crate) deadline: u64,
     pub(crate) keyed: u64,
+    /// Of the batches, those that go to one and the same partition.
+    pub(crate) hot: u64,
     pub(crate) longest: u64,
     pub(crate) max_params: u64,
 }
@@ -80,7 +85,10 @@ pub(crate) struct Every {
     pub(crate) partition: u64,
     pub(crate) rebalance: u64,
     pub(crate) store_outage: u64,
+    pub(crate) store_slowness: u64,
     pub(crate) log_outage: u64,
+    /// A node's clock goes ahead at once.
+    pub(crate) leap: u64,
     pub(crate) cancel: u64,
     pub(crate) hasten: u64,
     pub(crate) redrive: u64,
@@ -94,6 +102,8 @@ pub(crate) struct StoreFaults {
     /// In a thousand calls.
     pub(crate) unavailable: u64,
     pub(crate) lost_reply: u64,
+    /// Done long after the caller has given up, and tried again.
+    pub(crate) late: u64,
     pub(crate) slow: u64,
     pub(crate) slowest: u64,
 }
@@ -132,6 +142,7 @@ impl Plan {
         let mut every = Every {
             node_crash: some(rng, 2_000, 40_000),
             store_outage: some(rng, 5_000, 60_000),
+            store_slowness: some(rng, 5_000, 60_000),
             log_outage: some(rng, 5_000, 60_000),
             cut: some(rng, 1_000, 30_000),
             cancel: some(rng, 200, 5_000),
@@ -149,6 +160,7 @@ impl Plan {
             every.rebalance = some(rng, 1_000, 30_000);
             every.redrive = some(rng, 500, 10_000);
             every.policy = some(rng, 3_000, 40_000);
+            every.leap = if rng.chance(150) { rng.range(2_000, 30_000) } else { 0 };
         }
         let tasks = TaskMix {
             long: some(rng, 0, 300),
@@ -162,6 +174,7 @@ impl Plan {
             delayed: some(rng, 0, 400),
             deadline: some(rng, 0, 200),
             keyed: some(rng, 1, 300),
+            hot: if rng.chance(200) { rng.range(300, 1_000) } else { 0 },
             longest: if strict {
                 5_000
             } else {
@@ -191,6 +204,7 @@ impl Plan {
                 latency: rng.skewed(1, 200),
                 unavailable: some(rng, 1, 150),
                 lost_reply: some(rng, 1, 150),
+                late: if rng.chance(200) { rng.range(1, 60) } else { 0 },
                 slow: some(rng, 1, 100),
                 slowest: rng.skewed(100, 8_000),
             },

@@ -19,6 +19,7 @@ use crate::placement::{Placement, Step as PlacementStep};
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::shrink::Changes;
 use crate::store::Store;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) log_away_until: u64,
     pub(crate) store: Store,
     pub(crate) store_away_until: u64,
+    pub(crate) store_slow_until: u64,
     pub(crate) policy: Arc<PipelinePolicy>,
     pub(crate) pipeline_is_paused: bool,
     pub(crate) submissions_open: u64,
@@ -81,9 +83,22 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, with_trace: bool) -> Self {
+    /// The conditions of a seed's history, with some of them changed.
+    pub(crate) fn plan_of(seed: u64, changes: &Changes) -> Plan {
+        Self::begin(seed, changes).1
+    }
+
+    fn begin(seed: u64, changes: &Changes) -> (Rng, Plan) {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        let patience = plan.end_by - plan.heal_at;
+        changes.apply(&mut plan);
+        plan.end_by = plan.heal_at + patience;
+        (rng, plan)
+    }
+
+    pub(crate) fn new(seed: u64, changes: &Changes, with_trace: bool) -> Self {
+        let (rng, plan) = Self::begin(seed, changes);
         let policy = plan.policy.clone();
         let mut trace = Trace::new(with_trace);
         trace.note(&[seed], || format!("seed {seed}: {plan:#?}"));
@@ -100,6 +115,7 @@ impl World {
             log_away_until: 0,
             store: Store::default(),
             store_away_until: 0,
+            store_slow_until: 0,
             pipeline_is_paused: false,
             submissions_open: 0,
             is_healed: false,

@@ -244,7 +244,10 @@ impl World {
             Step::Flush => self.event(index, now, Event::Shard(partition, Input::Flush)),
             Step::Retreat(until) => self.retreat(index, now, partition, until),
             Step::Drop => {
-                let is_revoked = self.nodes[index].hosted.get(&partition).is_some_and(|hosted| hosted.is_revoked);
+                let is_revoked = self.nodes[index]
+                    .hosted
+                    .get(&partition)
+                    .is_some_and(|hosted| hosted.is_revoked);
                 self.lose(index, now, partition);
                 if is_revoked {
                     self.released(index, partition);

@@ -56,6 +56,7 @@ impl World {
             life: self.nodes[index].life,
             stay,
             pause: FIRST_PAUSE,
+            is_late: false,
             op,
         });
     }
@@ -140,6 +141,7 @@ impl World {
                     life: call.life,
                     stay: call.stay,
                     pause: call.pause,
+                    is_late: false,
                     op,
                 });
             }

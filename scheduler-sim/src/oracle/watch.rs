@@ -15,7 +15,7 @@ use scheduler_proto::worker::report::Outcome;
 use scheduler_sdk::session::LeaseKey;
 
 use super::said::Saying;
-use super::{accounts, endings, settled};
+use super::{accounts, endings, settled, terms};
 use crate::coverage::Point;
 use crate::world::World;
 
@@ -199,6 +199,8 @@ impl World {
                         let oracle = &mut self.oracle;
                         let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
                         oracle.check("leases", granted);
+                        let asked = terms::check_lease(lease, now, self.plan.every.hasten > 0);
+                        oracle.check("terms", asked);
                         let again = endings::check_lease(&mut self.store, partition, offset, token);
                         oracle.check("endings", again);
                         let counted = oracle
