@@ -75,7 +75,9 @@ const REGRESSIONS: &str = include_str!("../regressions.txt");
 
 /// Histories that broke a promise once. An error says which line cannot be read.
 pub fn regressions() -> Result<Vec<(u64, Changes)>, String> {
-    let lines = REGRESSIONS.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = REGRESSIONS
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
     lines
         .filter(|line| !line.is_empty())
         .map(|line| {

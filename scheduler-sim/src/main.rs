@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use scheduler_sim::{Coverage, History, run};
+use scheduler_sim::{Changes, Coverage, History, play, regressions, shrink};
 
 /// Plays simulated histories of a whole cluster, one a seed, until one breaks a promise.
 #[derive(Debug, Parser)]
@@ -36,9 +36,18 @@ struct Arguments {
     /// How many threads. Default: one a core.
     #[arg(long)]
     threads: Option<usize>,
-    /// Print how often each branch of interest was reached.
+    /// Print how often each branch of interest was reached; one that never was is a failure.
     #[arg(long)]
     coverage: bool,
+    /// Numbers of the plan that are other than drawn, as `name=value,...`: what a shrunk history is repeated by.
+    #[arg(long, default_value = "")]
+    plan: Changes,
+    /// Look for a smaller history that breaks the same promise for so many seconds; 0: do not.
+    #[arg(long, default_value_t = 20)]
+    shrink: u64,
+    /// Play the histories that broke a promise once, and no others.
+    #[arg(long, conflicts_with_all = ["from", "minutes", "seed"])]
+    regressions: bool,
 }
 
 fn main() -> ExitCode {
@@ -47,12 +56,51 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| ()));
     match arguments.seed {
         Some(seed) => one(seed, &arguments),
+        None if arguments.regressions => again(),
         None => many(&arguments),
     }
 }
 
+/// Plays what broke a promise once.
+fn again() -> ExitCode {
+    let all = match regressions() {
+        Ok(all) => all,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let broken: Vec<String> = all
+        .iter()
+        .filter_map(|(seed, changes)| broken(&play(*seed, changes, false), changes))
+        .collect();
+    println!("{} regressions: {} broken", all.len(), broken.len());
+    for text in &broken {
+        println!("{text}");
+    }
+    if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Looks for a smaller history that breaks the same promise, and says how to repeat and keep it.
+fn print_smaller(history: &History, arguments: &Arguments) {
+    if arguments.shrink == 0 || history.violation.is_none() {
+        return;
+    }
+    let smaller = shrink(history, &arguments.plan, Duration::from_secs(arguments.shrink));
+    if smaller.is_empty() {
+        return;
+    }
+    let seed = history.seed;
+    println!("  smaller: cargo sim --seed {seed} --trace --plan {smaller}");
+    println!("  to keep in scheduler-sim/regressions.txt: {seed} {smaller}");
+}
+
 fn one(seed: u64, arguments: &Arguments) -> ExitCode {
-    let history = run(seed, arguments.trace);
+    let history = play(seed, &arguments.plan, arguments.trace);
     if let Some(trace) = &history.trace {
         println!("{trace}");
     }
@@ -62,24 +110,32 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
         history.simulated_ms / 1_000,
         history.hash
     );
-    let broken = broken(&history).or_else(|| differs(&history, arguments));
+    let broken = broken(&history, &arguments.plan).or_else(|| differs(&history, arguments));
     broken.map_or(ExitCode::SUCCESS, |broken| {
         println!("{broken}");
+        print_smaller(&history, arguments);
         ExitCode::FAILURE
     })
 }
 
 /// What is wrong with a history, and how to see it again.
-fn broken(history: &History) -> Option<String> {
+fn broken(history: &History, changes: &Changes) -> Option<String> {
     let violation = history.violation.as_ref()?;
+    let plan = if changes.is_empty() {
+        String::new()
+    } else {
+        format!(" --plan {changes}")
+    };
     Some(format!(
-        "seed {} violates {}: at {} ms: {}\n  cargo sim --seed {} --trace",
+        "seed {} violates {}: at {} ms: {}\n  cargo sim --seed {} --trace{plan}",
         history.seed, violation.promise, violation.at_ms, violation.what, history.seed
     ))
 }
 
 fn differs(history: &History, arguments: &Arguments) -> Option<String> {
-    let again = arguments.check_determinism.then(|| run(history.seed, false))?;
+    let again = arguments
+        .check_determinism
+        .then(|| play(history.seed, &arguments.plan, false))?;
     (again.hash != history.hash).then(|| {
         format!(
             "seed {} violates determinism: two runs of it differ",
@@ -93,7 +149,7 @@ struct Sum {
     coverage: Coverage,
     simulated_ms: u64,
     steps: u64,
-    broken: Vec<String>,
+    broken: Vec<History>,
 }
 
 fn many(arguments: &Arguments) -> ExitCode {
@@ -126,15 +182,15 @@ fn many(arguments: &Arguments) -> ExitCode {
                         next.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
-                    let history = run(from + index, false);
-                    let broken = broken(&history).or_else(|| differs(&history, arguments));
+                    let history = play(from + index, &arguments.plan, false);
+                    let broken = broken(&history, &arguments.plan).or_else(|| differs(&history, arguments));
                     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     sum.coverage.add(&history.coverage);
                     sum.simulated_ms += history.simulated_ms;
                     sum.steps += history.steps;
                     if let Some(broken) = broken {
                         println!("{broken}");
-                        sum.broken.push(broken);
+                        sum.broken.push(history);
                         stop.store(sum.broken.len() >= arguments.failures, Ordering::Relaxed);
                     }
                 }
@@ -145,7 +201,11 @@ fn many(arguments: &Arguments) -> ExitCode {
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     report(&sum, from, next.into_inner(), started.elapsed(), arguments);
-    if sum.broken.is_empty() {
+    if let Some(first) = sum.broken.first() {
+        print_smaller(first, arguments);
+    }
+    let is_covered = !arguments.coverage || sum.coverage.missed().is_empty();
+    if sum.broken.is_empty() && is_covered {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

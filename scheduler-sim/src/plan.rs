@@ -160,7 +160,11 @@ impl Plan {
             every.rebalance = some(rng, 1_000, 30_000);
             every.redrive = some(rng, 500, 10_000);
             every.policy = some(rng, 3_000, 40_000);
-            every.leap = if rng.chance(150) { rng.range(2_000, 30_000) } else { 0 };
+            every.leap = if rng.chance(150) {
+                rng.range(2_000, 30_000)
+            } else {
+                0
+            };
         }
         let tasks = TaskMix {
             long: some(rng, 0, 300),

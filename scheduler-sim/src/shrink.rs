@@ -36,7 +36,11 @@ impl FromStr for Changes {
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let parts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         f.write_str(&parts.join(","))
     }
 }
@@ -73,7 +77,9 @@ pub fn shrink(history: &History, changes: &Changes, budget: Duration) -> Changes
     let seed = history.seed;
     let breaks = |changes: &Changes| {
         let again = crate::play(seed, changes, false);
-        again.violation.is_some_and(|again| again.promise == violation.promise)
+        again
+            .violation
+            .is_some_and(|again| again.promise == violation.promise)
     };
     let mut best = changes.clone();
     loop {
