@@ -222,6 +222,10 @@ impl TaskApi for LocalNode {
     }
 
     async fn watch(&self, path: &PipelinePath, id: Option<TaskId>) -> Result<TaskStream, ApiError> {
+        if self.served(path).is_err() {
+            // It may have been made on another node just now, and nothing of it is to be missed here.
+            self.inner.look_again().await;
+        }
         let served = self.served(path)?;
         let gone = || error::unavailable("the pipeline is going away");
         let Some(id) = id else {

@@ -65,6 +65,19 @@ impl Feed {
     }
 }
 
+impl Inner {
+    /// Takes in what other nodes have changed just now. What is known stays known if that fails.
+    pub(crate) async fn look_again(self: &Arc<Self>) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Err(problem) = cluster.feed.look_again(self, Instant::now()).await {
+            warn!(
+                error = &problem as &dyn Error,
+                "what other nodes have changed is not known"
+            );
+        }
+    }
+}
+
 async fn take_in(inner: &Arc<Inner>, changes: CatalogChanges) {
     inner.directory.apply(&changes);
     let mut is_placed = true;

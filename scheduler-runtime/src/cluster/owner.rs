@@ -239,13 +239,7 @@ impl ClusterNode {
 
     /// Takes in what other nodes have changed just now. What is known stays known if that fails.
     pub(super) async fn look_again(&self) {
-        let looked = self.cluster().feed.look_again(&self.inner, Instant::now()).await;
-        if let Err(problem) = looked {
-            tracing::warn!(
-                error = &problem as &dyn std::error::Error,
-                "what other nodes have changed is not known"
-            );
-        }
+        self.inner.look_again().await;
     }
 }
 

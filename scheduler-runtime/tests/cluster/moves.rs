@@ -1,0 +1,143 @@
+//! Shards that move: nodes come, go in order, and are killed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use scheduler_core::id::TaskId;
+use scheduler_core::port::gateway::{TaskApi as _, TaskFilter, TaskState, WorkerApi as _};
+use scheduler_core::task::TaskSpec;
+
+use crate::world::{EVER, Member, World, create, report, soon, success};
+
+const WORKER: scheduler_core::id::WorkerId = scheduler_core::id::WorkerId(1);
+
+/// What ran, and how often.
+type Ledger = Arc<Mutex<BTreeMap<String, u32>>>;
+
+/// A worker that goes through one node, until it is told to stop.
+fn work(
+    member: &Member,
+    path: &scheduler_core::name::PipelinePath,
+    ledger: &Ledger,
+) -> tokio::task::JoinHandle<()> {
+    let (node, path, ledger) = (member.node.clone(), path.clone(), ledger.clone());
+    tokio::spawn(async move {
+        loop {
+            let Ok(leases) = node.poll(&path, WORKER, 4, Duration::from_secs(1)).await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            for lease in leases {
+                let name = String::from_utf8(lease.spec.params.to_vec()).unwrap();
+                *ledger.lock().unwrap().entry(name).or_default() += 1;
+                // Until somebody takes it: its shard may be on its way.
+                while node
+                    .report(&path, WORKER, vec![report(&lease, success())])
+                    .await
+                    .is_err()
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    })
+}
+
+async fn submit(
+    member: &Member,
+    path: &scheduler_core::name::PipelinePath,
+    from: u32,
+    to: u32,
+) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for number in from..to {
+        let tasks = vec![TaskSpec::new(number.to_string())];
+        ids.extend(soon(member.node.submit(path, tasks)).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_come_and_go_in_order_and_nothing_runs_twice() {
+    let world = World::default();
+    let a = world.start("a").await;
+    let path = create(&a.node, "p", 6).await;
+    let ledger = Ledger::default();
+    let worker = work(&a, &path, &ledger);
+    let mut ids = submit(&a, &path, 0, 50).await;
+    let b = world.start("b").await;
+    ids.extend(submit(&b, &path, 50, 100).await);
+    let c = world.start("c").await;
+    ids.extend(submit(&c, &path, 100, 150).await);
+    world.settled(&a.node, &path, &[2, 2, 2]).await;
+    let leaving = b.node.clone();
+    let left = tokio::spawn(async move { leaving.shutdown().await });
+    ids.extend(submit(&c, &path, 150, 200).await);
+    soon(left).await.unwrap();
+    for id in &ids {
+        let view = soon(c.node.wait(&path, *id, EVER)).await.unwrap();
+        assert_eq!(view.state, TaskState::Succeeded, "{view:?}");
+    }
+    worker.abort();
+    let ledger = ledger.lock().unwrap();
+    assert_eq!(ledger.len(), 200);
+    assert!(ledger.values().all(|runs| *runs == 1), "{ledger:?}");
+    assert_eq!(world.group.held(), [3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_node_s_tasks_end_on_the_others() {
+    let world = World::default();
+    let mut nodes = world.three().await;
+    let path = create(&nodes[0].node, "p", 6).await;
+    let ledger = Ledger::default();
+    let mut ids = submit(&nodes[0], &path, 0, 60).await;
+    world.settled(&nodes[0].node, &path, &[2, 2, 2]).await;
+    let worker = work(&nodes[0], &path, &ledger);
+    world.kill(nodes.remove(1));
+    ids.extend(submit(&nodes[1], &path, 60, 120).await);
+    for id in &ids {
+        let view = soon(nodes[1].node.wait(&path, *id, EVER)).await.unwrap();
+        assert_eq!(view.state, TaskState::Succeeded, "{view:?}");
+    }
+    worker.abort();
+    assert_eq!(ledger.lock().unwrap().len(), 120);
+    assert_eq!(world.group.held(), [3, 3]);
+    let all = soon(nodes[0].node.tasks(&path, &TaskFilter::default(), None, 1_000))
+        .await
+        .unwrap();
+    assert_eq!(all.items.len(), 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_whole_while_shards_move() {
+    let world = World::default();
+    let a = world.start("a").await;
+    let path = create(&a.node, "p", 8).await;
+    let ids = submit(&a, &path, 0, 64).await;
+    let mut nodes = vec![a];
+    for name in ["b", "c", "d"] {
+        nodes.push(world.start(name).await);
+        for member in &nodes {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = soon(member.node.tasks(&path, &TaskFilter::default(), after, 7))
+                    .await
+                    .unwrap();
+                found.extend(page.items.into_iter().map(|view| view.id));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found.len(), ids.len());
+            let is_ordered = found.windows(2).all(|pair| {
+                let key = |id: &TaskId| (id.shard.partition, std::cmp::Reverse(id.offset));
+                key(&pair[0]) < key(&pair[1])
+            });
+            assert!(is_ordered);
+        }
+    }
+}
