@@ -257,7 +257,11 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_refused_without_its_password() {
-        for url in ["postgres://u:secret@h/db", "mysql://u:secret@h:4000", "mysql://u:secret@h:port/db"] {
+        for url in [
+            "postgres://u:secret@h/db",
+            "mysql://u:secret@h:4000",
+            "mysql://u:secret@h:port/db",
+        ] {
             let error = Target::parse(url).expect_err("it is wrong");
             assert!(matches!(error, ConnectError::Url { .. }));
             assert!(!error.to_string().contains("secret"), "{error}");

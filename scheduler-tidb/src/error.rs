@@ -13,13 +13,17 @@ use sqlx::mysql::MySqlDatabaseError;
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL is not one.
-    #[error("the TiDB URL is wrong: {problem}; give mysql://user:password@host:4000/database?ssl-mode=VERIFY_CA&ssl-ca=/path/ca.pem")]
+    #[error(
+        "the TiDB URL is wrong: {problem}; give mysql://user:password@host:4000/database?ssl-mode=VERIFY_CA&ssl-ca=/path/ca.pem"
+    )]
     Url {
         /// What is wrong with it.
         problem: String,
     },
     /// Nobody answers there, or not as TiDB does.
-    #[error("TiDB at {place} cannot be reached: see that it runs, and that host, port and ssl-mode of the URL are right")]
+    #[error(
+        "TiDB at {place} cannot be reached: see that it runs, and that host, port and ssl-mode of the URL are right"
+    )]
     Unreachable {
         /// User, host, port and database.
         place: String,
@@ -27,7 +31,9 @@ pub enum ConnectError {
         source: BoxError,
     },
     /// The user may not.
-    #[error("TiDB at {place} refuses the user: check user and password of the URL, and GRANT the user its rights on the database")]
+    #[error(
+        "TiDB at {place} refuses the user: check user and password of the URL, and GRANT the user its rights on the database"
+    )]
     Denied {
         /// User, host, port and database.
         place: String,
@@ -49,7 +55,9 @@ pub enum ConnectError {
         version: String,
     },
     /// A newer version of this program has changed the tables.
-    #[error("the tables at {place} have version {found} and this program knows {known}: start the version that made them, or a later one")]
+    #[error(
+        "the tables at {place} have version {found} and this program knows {known}: start the version that made them, or a later one"
+    )]
     Newer {
         /// User, host, port and database.
         place: String,
@@ -149,7 +157,9 @@ impl<E: From<StoreError>> Fail<E> {
 
 /// TiDB's number of an error, if it is TiDB that speaks.
 pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
-    let error = error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?;
+    let error = error
+        .as_database_error()?
+        .try_downcast_ref::<MySqlDatabaseError>()?;
     Some(error.number())
 }
 

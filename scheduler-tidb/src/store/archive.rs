@@ -11,9 +11,9 @@ use scheduler_core::port::store::{Archive, StoreError};
 use scheduler_core::time::Timestamp;
 use sqlx::AssertSqlSafe;
 
+use super::TidbStore;
 use super::checkpoint::parked_task;
 use super::row::{self, limit};
-use super::TidbStore;
 use crate::database::tries;
 use crate::error::{Fail, damaged};
 use crate::packed;
@@ -21,7 +21,11 @@ use crate::packed;
 /// How many rows of results a list reads at once.
 const SEGMENTS_AT_ONCE: usize = 16;
 /// Tables with rows that expire, and how many one call of [`Archive::expire`] removes of each.
-const EXPIRING: [(&str, u32); 3] = [("result_segment", 128), ("dead_task", 256), ("idempotency_key", 2048)];
+const EXPIRING: [(&str, u32); 3] = [
+    ("result_segment", 128),
+    ("dead_task", 256),
+    ("idempotency_key", 2048),
+];
 
 /// First offset, epoch and checkpoint: the key of a row of results.
 type SegmentKey = (u64, u32, u64);
@@ -111,7 +115,10 @@ impl Archive for TidbStore {
                 if highest.len() >= at_most && lowest.is_some_and(|lowest| reaches < lowest) {
                     return Ok(highest.into_values().rev().map(|(_, task)| task).collect());
                 }
-                for task in results(shard, body)?.into_iter().filter(|task| task.offset < before) {
+                for task in results(shard, body)?
+                    .into_iter()
+                    .filter(|task| task.offset < before)
+                {
                     let said = (epoch, checkpoint);
                     if highest.get(&task.offset).is_none_or(|(other, _)| *other < said) {
                         highest.insert(task.offset, (said, task));

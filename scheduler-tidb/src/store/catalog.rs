@@ -21,6 +21,11 @@ use crate::error::{Fail, damaged};
 
 type Done<T> = Result<T, Fail<CatalogError>>;
 
+/// Version, client, application and name of a pipeline.
+type VersionAndPath = (u64, Vec<u8>, Vec<u8>, Vec<u8>);
+/// Hash, client, label and time of a key.
+type KeyRow = (Vec<u8>, Vec<u8>, Vec<u8>, u64);
+
 /// How many old removals are forgotten with a new one.
 const PRUNE_AT_ONCE: u32 = 1000;
 
@@ -41,14 +46,14 @@ fn application_name(client: &Name, name: &Name) -> Vec<u8> {
     format!("{client}/{name}").into_bytes()
 }
 
-fn not_found(kind: &'static str, name: impl ToString) -> Fail<CatalogError> {
+fn not_found(kind: &'static str, name: &(impl ToString + ?Sized)) -> Fail<CatalogError> {
     Fail::Said(CatalogError::NotFound {
         kind,
         name: name.to_string(),
     })
 }
 
-fn exists(kind: &'static str, name: impl ToString) -> Fail<CatalogError> {
+fn exists(kind: &'static str, name: &(impl ToString + ?Sized)) -> Fail<CatalogError> {
     Fail::Said(CatalogError::Exists {
         kind,
         name: name.to_string(),
@@ -221,13 +226,12 @@ async fn remove_application(connection: &mut MySqlConnection, client: &Name, nam
     if !write.has_application(client, name).await? {
         return Err(not_found("application", name));
     }
-    let pipeline: Option<u32> = sqlx::query_scalar(
-        "SELECT id FROM pipeline WHERE client = ? AND application = ? LIMIT 1 FOR UPDATE",
-    )
-    .bind(bytes(client))
-    .bind(bytes(name))
-    .fetch_optional(&mut *write.tx)
-    .await?;
+    let pipeline: Option<u32> =
+        sqlx::query_scalar("SELECT id FROM pipeline WHERE client = ? AND application = ? LIMIT 1 FOR UPDATE")
+            .bind(bytes(client))
+            .bind(bytes(name))
+            .fetch_optional(&mut *write.tx)
+            .await?;
     if pipeline.is_some() {
         return Err(Fail::Said(CatalogError::NotEmpty(name.clone())));
     }
@@ -304,15 +308,16 @@ async fn add_pipeline(connection: &mut MySqlConnection, mut pipeline: Pipeline) 
 
 async fn update_pipeline(connection: &mut MySqlConnection, mut pipeline: Pipeline) -> Done<Pipeline> {
     let mut write = Write::begin(connection).await?;
-    let stored: Option<(u64, Vec<u8>, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-        "SELECT version, client, application, name FROM pipeline WHERE id = ? FOR UPDATE",
-    )
-    .bind(pipeline.id.0)
-    .fetch_optional(&mut *write.tx)
-    .await?;
+    let stored: Option<VersionAndPath> =
+        sqlx::query_as("SELECT version, client, application, name FROM pipeline WHERE id = ? FOR UPDATE")
+            .bind(pipeline.id.0)
+            .fetch_optional(&mut *write.tx)
+            .await?;
     let path = &pipeline.path;
-    let is_it = |(_, client, application, name): &(u64, Vec<u8>, Vec<u8>, Vec<u8>)| {
-        client == bytes(&path.client) && application == bytes(&path.application) && name == bytes(&path.pipeline)
+    let is_it = |(_, client, application, name): &VersionAndPath| {
+        client == bytes(&path.client)
+            && application == bytes(&path.application)
+            && name == bytes(&path.pipeline)
     };
     let Some((version, ..)) = stored.filter(is_it) else {
         return Err(not_found("pipeline", path));
@@ -333,7 +338,7 @@ async fn remove_pipeline(connection: &mut MySqlConnection, id: PipelineId) -> Do
         .execute(&mut *write.tx)
         .await?;
     if removed.rows_affected() == 0 {
-        return Err(not_found("pipeline", id.0));
+        return Err(not_found("pipeline", &id.0));
     }
     write.removed(Kind::Pipeline, &id.0.to_be_bytes()).await?;
     write.commit().await
@@ -405,7 +410,7 @@ pub(super) async fn changed_after(tx: &mut MySqlConnection, after: u64) -> Done<
             created_at: Timestamp::from_millis(created_at),
         });
     }
-    let keys: Vec<(Vec<u8>, Vec<u8>, Vec<u8>, u64)> =
+    let keys: Vec<KeyRow> =
         sqlx::query_as("SELECT hash, client, label, created_at FROM api_key WHERE changed > ? ORDER BY hash")
             .bind(after)
             .fetch_all(&mut *tx)
@@ -475,19 +480,32 @@ impl Catalog for TidbStore {
     }
 
     async fn add_application(&self, application: Application) -> Result<(), CatalogError> {
-        tries!(self.database, |connection| add_application(connection, &application))
+        tries!(self.database, |connection| add_application(
+            connection,
+            &application
+        ))
     }
 
     async fn remove_application(&self, client: &Name, application: &Name) -> Result<(), CatalogError> {
-        tries!(self.database, |connection| remove_application(connection, client, application))
+        tries!(self.database, |connection| remove_application(
+            connection,
+            client,
+            application
+        ))
     }
 
     async fn add_pipeline(&self, pipeline: Pipeline) -> Result<Pipeline, CatalogError> {
-        tries!(self.database, |connection| add_pipeline(connection, pipeline.clone()))
+        tries!(self.database, |connection| add_pipeline(
+            connection,
+            pipeline.clone()
+        ))
     }
 
     async fn update_pipeline(&self, pipeline: Pipeline) -> Result<Pipeline, CatalogError> {
-        tries!(self.database, |connection| update_pipeline(connection, pipeline.clone()))
+        tries!(self.database, |connection| update_pipeline(
+            connection,
+            pipeline.clone()
+        ))
     }
 
     async fn remove_pipeline(&self, id: PipelineId) -> Result<(), CatalogError> {

@@ -17,6 +17,9 @@ use crate::error::Fail;
 /// Longer lives are cut to this: an interval that every moment can be moved by.
 const LONGEST_TTL: Duration = Duration::from_hours(365 * 24);
 
+/// Number, name, address, and whether it lives.
+type NodeRow = (Vec<u8>, Vec<u8>, Vec<u8>, bool);
+
 fn damaged(problem: &'static str) -> StoreError {
     StoreError::Damaged {
         place: "the rows of nodes, owners and removals".to_owned(),
@@ -49,7 +52,7 @@ async fn beat(
     .execute(&mut *connection)
     .await?;
     // The one that beats lives, however short its time.
-    let rows: Vec<(Vec<u8>, Vec<u8>, Vec<u8>, bool)> = sqlx::query_as(
+    let rows: Vec<NodeRow> = sqlx::query_as(
         "SELECT id, name, address, (expire_at > UTC_TIMESTAMP(6) OR id = ?) FROM node ORDER BY id",
     )
     .bind(&id[..])

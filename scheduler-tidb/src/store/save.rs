@@ -23,6 +23,9 @@ const TRANSACTION: usize = 64 << 20;
 /// Most shards that one statement locks.
 const LOCK_AT_ONCE: usize = 1024;
 
+/// Offset, when it wakes, and body.
+type ParkedRow = (Offset, Timestamp, Vec<u8>);
+
 /// A checkpoint as rows.
 #[derive(Debug)]
 struct Rows<'a> {
@@ -31,8 +34,7 @@ struct Rows<'a> {
     segments: Vec<Segment>,
     /// Offset and body.
     dead: Vec<(Offset, Vec<u8>)>,
-    /// Offset, when it wakes, and body.
-    parked: Vec<(Offset, Timestamp, Vec<u8>)>,
+    parked: Vec<ParkedRow>,
 }
 
 impl<'a> Rows<'a> {
@@ -178,7 +180,11 @@ async fn write_shards(
     .await?;
     let pieces: Vec<(ShardId, u32, &Bytes)> = apply
         .iter()
-        .flat_map(|(rows, _)| (0..).zip(&rows.state).map(|(at, piece)| (rows.shard(), at, piece)))
+        .flat_map(|(rows, _)| {
+            (0..)
+                .zip(&rows.state)
+                .map(|(at, piece)| (rows.shard(), at, piece))
+        })
         .collect();
     row::write(
         connection,
@@ -259,7 +265,7 @@ async fn write_waiting(
 ) -> Result<(), sqlx::Error> {
     let unparked = ids(apply, |of| &of.unparked);
     row::delete(connection, "parked_task", &unparked).await?;
-    let parked: Vec<(ShardId, &(Offset, Timestamp, Vec<u8>))> = apply
+    let parked: Vec<(ShardId, &ParkedRow)> = apply
         .iter()
         .flat_map(|(rows, _)| rows.parked.iter().map(|task| (rows.shard(), task)))
         .collect();
