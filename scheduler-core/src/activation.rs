@@ -109,6 +109,8 @@ pub struct Activation {
     leaving: bool,
     /// Whether it comes up however many owners died.
     insist: bool,
+    /// How many bytes of what the shard is told are recorded.
+    recorded: Option<usize>,
 }
 
 impl Activation {
@@ -128,6 +130,7 @@ impl Activation {
                 retreats: 0,
                 leaving: false,
                 insist: false,
+                recorded: None,
             },
             Step::Claim,
         )
@@ -137,6 +140,13 @@ impl Activation {
     #[must_use]
     pub fn insisting(mut self) -> Self {
         self.insist = true;
+        self
+    }
+
+    /// Has the shard record what it is told, up to `limit` bytes.
+    #[must_use]
+    pub fn recording(mut self, limit: usize) -> Self {
+        self.recorded = Some(limit);
         self
     }
 
@@ -177,7 +187,12 @@ impl Activation {
             unclean: claimed.previous == PreviousOwner::Vanished,
             grace: self.grace,
         };
-        let shard = match Shard::new(now, config) {
+        // Of a shard that comes up again by itself, nobody has asked for another recording.
+        let shard = match self.recorded.take() {
+            Some(limit) => Shard::recorded(now, config, limit),
+            None => Shard::new(now, config),
+        };
+        let shard = match shard {
             Ok(shard) => shard,
             Err(damage) => {
                 // It is not released: whoever can read the state must know that its last owner vanished.

@@ -236,6 +236,18 @@ impl PipelineNode {
         self.shards.get(&partition)
     }
 
+    /// Takes away what an active shard has recorded since the last time; see [`Shard::take_recorded`].
+    pub fn take_recorded(&mut self, partition: Partition) -> Option<Vec<u8>> {
+        self.shards.get_mut(&partition)?.take_recorded()
+    }
+
+    /// Has an active shard record no more.
+    pub fn stop_recording(&mut self, partition: Partition) {
+        if let Some(shard) = self.shards.get_mut(&partition) {
+            shard.stop_recording();
+        }
+    }
+
     /// The active shards.
     pub fn shards(&self) -> impl Iterator<Item = &Shard> {
         self.shards.values()

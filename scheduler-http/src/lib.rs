@@ -60,6 +60,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
 use scheduler_core::port::gateway::Gateway;
+use scheduler_core::port::inspect::Inspect;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::HttpConfig;
@@ -69,6 +70,7 @@ pub use serve::serve;
 #[derive(Debug)]
 pub(crate) struct Api {
     gateway: Arc<dyn Gateway>,
+    inspect: Option<Arc<dyn Inspect>>,
     config: HttpConfig,
 }
 
@@ -76,7 +78,25 @@ pub(crate) struct Api {
 ///
 /// Other routes may be merged in; the fallbacks for unknown paths and methods are set already.
 pub fn router(gateway: Arc<dyn Gateway>, config: HttpConfig) -> Router {
-    route::all(Arc::new(Api { gateway, config })).layer(CatchPanicLayer::custom(panicked))
+    over(gateway, None, config)
+}
+
+/// [`router`], which audits and records the shards of a node as well.
+pub fn inspectable_router(
+    gateway: Arc<dyn Gateway>,
+    inspect: Arc<dyn Inspect>,
+    config: HttpConfig,
+) -> Router {
+    over(gateway, Some(inspect), config)
+}
+
+fn over(gateway: Arc<dyn Gateway>, inspect: Option<Arc<dyn Inspect>>, config: HttpConfig) -> Router {
+    route::all(Arc::new(Api {
+        gateway,
+        inspect,
+        config,
+    }))
+    .layer(CatchPanicLayer::custom(panicked))
 }
 
 /// The OpenAPI 3.1 document of the API as JSON, as it is served at `/api/openapi.json`.

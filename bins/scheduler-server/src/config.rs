@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use scheduler_core::name::Name;
 use scheduler_runtime::NodeConfig;
 
@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// The address at which workers reach this node over gRPC, as `http://host:port`. Default: where gRPC is served.
     #[arg(long, env = "SCHEDULER_ADVERTISE")]
     pub(crate) advertise: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
 
     /// A client and a key of it, as `CLIENT=KEY`; may be given several times, with commas in the environment.
     /// Without any, requests need no key and are the client `default`'s.
@@ -76,6 +79,88 @@ pub(crate) struct Arguments {
     /// How the log is written to standard error; what is in it is chosen by `RUST_LOG`, as `info` or `scheduler_runtime=debug`.
     #[arg(long, env = "SCHEDULER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+}
+
+/// One node of several, on Kafka and TiDB. Without `--kafka` everything is in files below `--data`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// The brokers of the Kafka that keeps the task log, as `host:port`, several with commas between them.
+    #[arg(long, env = "SCHEDULER_KAFKA", value_name = "BROKERS", requires = "tidb")]
+    pub(crate) kafka: Option<String>,
+
+    /// The TiDB that keeps everything else, as `mysql://user:password@host:port/database`; see docs/tidb.md for TLS.
+    #[arg(
+        long,
+        env = "SCHEDULER_TIDB",
+        value_name = "URL",
+        requires = "kafka",
+        hide_env_values = true
+    )]
+    pub(crate) tidb: Option<String>,
+
+    /// The name of the cluster: begins the names of topics, and is the consumer group. The same for every node.
+    #[arg(long, env = "SCHEDULER_CLUSTER", default_value = "scheduler")]
+    pub(crate) cluster: String,
+
+    /// What nodes show each other; at least 16 characters, the same for every node.
+    #[arg(
+        long,
+        env = "SCHEDULER_CLUSTER_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub(crate) cluster_secret: Option<String>,
+
+    /// The node's name, for people. Default: the address that it advertises.
+    #[arg(long, env = "SCHEDULER_NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// Replicas of each partition of a new topic; -1 leaves it to the brokers.
+    #[arg(
+        long,
+        env = "SCHEDULER_KAFKA_REPLICATION",
+        default_value_t = -1,
+        allow_negative_numbers = true
+    )]
+    pub(crate) kafka_replication: i16,
+
+    /// A property of librdkafka, as `NAME=VALUE`, such as `security.protocol=SASL_SSL`; may be given several times.
+    #[arg(
+        long = "kafka-property",
+        env = "SCHEDULER_KAFKA_PROPERTIES",
+        value_name = "NAME=VALUE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) kafka_properties: Vec<Property>,
+
+    /// Seconds without Kafka's group coordinator after which a node gives up its shards.
+    #[arg(long, env = "SCHEDULER_SESSION_SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) session_seconds: u64,
+
+    /// Most connections to TiDB.
+    #[arg(long, env = "SCHEDULER_TIDB_CONNECTIONS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) tidb_connections: u32,
+}
+
+/// `NAME=VALUE`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Property {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl FromStr for Property {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // The text is not repeated in the error: it may be a password.
+        let (name, value) = text.split_once('=').ok_or("there is no `=`; write NAME=VALUE")?;
+        Ok(Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })
+    }
 }
 
 /// Where workers come from.

@@ -1,6 +1,7 @@
 //! The scheduler as a server. It reads its configuration, picks adapters, starts, and waits for a signal.
 
 mod config;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,10 +11,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use scheduler_core::port::gateway::Gateway;
 use scheduler_deploy::local::{LocalConfig, LocalDeployer};
-use scheduler_embedded::{Embedded, EmbeddedConfig};
-use scheduler_grpc::server::GrpcConfig;
+use scheduler_grpc::server::GrpcServer;
 use scheduler_http::HttpConfig;
-use scheduler_runtime::Node;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,10 +41,8 @@ async fn main() -> anyhow::Result<()> {
     let http_url = format!("http://{}", http.local_addr()?);
     let advertise = arguments.advertise.clone().unwrap_or_else(|| grpc_url.clone());
 
-    let data = arguments.data.clone();
-    let embedded =
-        tokio::task::spawn_blocking(move || Embedded::open(data, EmbeddedConfig::default())).await??;
-    let mut builder = Node::builder(embedded.log, embedded.store).config(arguments.node(&advertise)?);
+    let storage = storage::open(&arguments, &advertise).await?;
+    let mut builder = storage.builder.config(arguments.node(&advertise)?);
     if arguments.deployer == DeployerKind::Local {
         let keys: BTreeMap<_, _> = arguments
             .api_keys
@@ -71,17 +68,16 @@ async fn main() -> anyhow::Result<()> {
         max_params: arguments.max_params,
         ..HttpConfig::default()
     };
-    let router = scheduler_http::router(gateway.clone(), config.clone());
+    let router = scheduler_http::inspectable_router(gateway.clone(), Arc::new(node.local()), config.clone());
     let stop_http = stop.clone();
     let http = tokio::spawn(async move {
         scheduler_http::serve(http, router, &config, stop_http.cancelled_owned()).await
     });
-    let grpc = tokio::spawn(scheduler_grpc::server::serve(
-        grpc,
-        gateway,
-        GrpcConfig::default(),
-        stop.clone().cancelled_owned(),
-    ));
+    let mut server = GrpcServer::new(gateway);
+    if let Some(membership) = &storage.membership {
+        server = server.nodes(membership.secret.clone(), Arc::new(node.local()));
+    }
+    let grpc = tokio::spawn(server.serve(grpc, stop.clone().cancelled_owned()));
 
     // For whoever started us: where we are, and that we are.
     writeln!(std::io::stdout(), "ready http={http_url} grpc={grpc_url}")?;
@@ -93,6 +89,9 @@ async fn main() -> anyhow::Result<()> {
     }
     // Workers report over gRPC what they are still running, so the transports go last.
     node.shutdown().await;
+    if let Some(membership) = &storage.membership {
+        membership.leave().await;
+    }
     stop.cancel();
     http.await??;
     grpc.await??;

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod deploy;
 pub mod gateway;
+pub mod inspect;
 pub mod log;
 pub mod placement;
 pub mod store;

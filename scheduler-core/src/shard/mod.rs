@@ -339,6 +339,11 @@ impl Shard {
         Some(bytes)
     }
 
+    /// Records no more.
+    pub fn stop_recording(&mut self) {
+        self.tape = None;
+    }
+
     /// Takes one input at `now` and appends what must follow to `out`, in order.
     ///
     /// # Panics

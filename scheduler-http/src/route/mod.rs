@@ -6,6 +6,7 @@ mod dead_letters;
 mod docs;
 mod events;
 mod health;
+mod inspect;
 mod pipelines;
 mod submit;
 mod tasks;
@@ -51,6 +52,8 @@ fn documented() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::purge))
+        .routes(routes!(inspect::audit))
+        .routes(routes!(inspect::record))
         .routes(routes!(health::healthz))
         .routes(routes!(health::ready))
 }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use scheduler_core::id::TaskId;
+use scheduler_core::id::{Partition, TaskId};
 use scheduler_core::port::gateway::{Page, PageCursor, TaskFilter};
 use utoipa::IntoParams;
 
@@ -59,6 +59,8 @@ struct FilterParams {
     /// In one of these states, separated by commas (`running,queued`); in any if left out.
     #[param(style = Form, explode = false)]
     state: Option<Vec<StateText>>,
+    /// Of this partition of the pipeline, counted from 0; of all if left out.
+    partition: Option<u32>,
 }
 
 /// A page that is asked for.
@@ -123,8 +125,10 @@ impl FromPairs for TasksQuery {
                         filter.states.push(state);
                     }
                 }
+            } else if name == "partition" {
+                once(&mut filter.partition, "partition", partition_of(&value)?)?;
             } else if !take_page(&mut cursor, &mut limit, &name, &value, config)? {
-                return Err(unknown(&name, "`state`, `cursor`, `limit`"));
+                return Err(unknown(&name, "`state`, `partition`, `cursor`, `limit`"));
             }
         }
         let limit = limit.unwrap_or(USUAL_PAGE.min(config.max_page));
@@ -133,6 +137,20 @@ impl FromPairs for TasksQuery {
             filter,
         })
     }
+}
+
+fn partition_of(text: &str) -> Result<Partition, Problem> {
+    let found = shorten(text);
+    let number = text
+        .parse()
+        .ok()
+        .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    number.map(Partition).ok_or_else(|| {
+        Problem::invalid(
+            "partition",
+            format!("must be the number of a partition, from 0; found {found:?}"),
+        )
+    })
 }
 
 /// The beginning of a page, as much of it as fits into `limit` bytes, and at least one item.
