@@ -139,7 +139,7 @@ impl KafkaConfig {
             request_timeout: Duration::from_secs(10),
             group_protocol: GroupProtocol::Auto,
             session_timeout: Duration::from_secs(6),
-            release_timeout: Duration::from_secs(60),
+            release_timeout: Duration::from_mins(1),
         }
     }
 
@@ -170,7 +170,7 @@ impl KafkaConfig {
         self.queue_bytes = self.queue_bytes.clamp(64 << 10, 1 << 30);
         self.delivery_timeout = self
             .delivery_timeout
-            .clamp(Duration::from_secs(1), Duration::from_secs(600));
+            .clamp(Duration::from_secs(1), Duration::from_mins(10));
         self.linger = self.linger.min(self.delivery_timeout / 4);
         self.producers = self.producers.clamp(1, 16);
         self.prefetch_bytes = self.prefetch_bytes.clamp(1 << 10, 64 << 20);
@@ -181,13 +181,13 @@ impl KafkaConfig {
         self.partitions_per_consumer = self.partitions_per_consumer.max(1);
         self.request_timeout = self
             .request_timeout
-            .clamp(Duration::from_millis(100), Duration::from_secs(300));
+            .clamp(Duration::from_millis(100), Duration::from_mins(5));
         self.session_timeout = self
             .session_timeout
-            .clamp(Duration::from_secs(1), Duration::from_secs(1800));
+            .clamp(Duration::from_secs(1), Duration::from_mins(30));
         self.release_timeout = self
             .release_timeout
-            .clamp(self.session_timeout, Duration::from_secs(3600));
+            .clamp(self.session_timeout, Duration::from_hours(1));
         Ok(self)
     }
 

@@ -28,13 +28,13 @@ const MAX_TEXT: usize = 255;
 
 /// The headers of a task; none if nothing was said about it.
 pub(crate) fn encode(task: &TaskSpec) -> Option<OwnedHeaders> {
-    fn add(headers: Option<OwnedHeaders>, key: &str, value: &[u8]) -> Option<OwnedHeaders> {
+    fn add(headers: Option<OwnedHeaders>, key: &str, value: &[u8]) -> OwnedHeaders {
         let value = Some(value);
-        Some(headers.unwrap_or_default().insert(Header { key, value }))
+        headers.unwrap_or_default().insert(Header { key, value })
     }
     let mut all = None;
     if task.priority != Priority::NORMAL {
-        all = add(all, headers::PRIORITY, &[b'0' + task.priority.level()]);
+        all = Some(add(all, headers::PRIORITY, &[b'0' + task.priority.level()]));
     }
     let Some(options) = task.options.as_deref() else {
         return all;
@@ -45,7 +45,7 @@ pub(crate) fn encode(task: &TaskSpec) -> Option<OwnedHeaders> {
     ];
     for (name, moment) in moments {
         if let Some(moment) = moment {
-            all = add(all, name, moment.as_millis().to_string().as_bytes());
+            all = Some(add(all, name, moment.as_millis().to_string().as_bytes()));
         }
     }
     let texts = [
@@ -54,7 +54,7 @@ pub(crate) fn encode(task: &TaskSpec) -> Option<OwnedHeaders> {
     ];
     for (name, text) in texts {
         if let Some(text) = text {
-            all = add(all, name, text);
+            all = Some(add(all, name, text));
         }
     }
     all

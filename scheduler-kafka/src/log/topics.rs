@@ -274,10 +274,11 @@ fn ready_partitions(topic: &MetadataTopic) -> u32 {
     u32::try_from(led.count()).unwrap_or(u32::MAX)
 }
 
+/// What the brokers answer about topics, each by its name.
+type Answers = Vec<Result<String, (String, Code)>>;
+
 /// The answer about the one topic that was asked about.
-fn outcome(
-    result: Result<Vec<Result<String, (String, Code)>>, KafkaError>,
-) -> Result<Option<Code>, LogError> {
+fn outcome(result: Result<Answers, KafkaError>) -> Result<Option<Code>, LogError> {
     let mut answers = result.map_err(unavailable)?;
     match answers.pop() {
         Some(Ok(_)) => Ok(None),

@@ -160,20 +160,17 @@ impl Shared {
 /// Serves what a consumer has to say beside its partitions, until nobody reads through it.
 fn serve(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
-        match shared.consumer.poll(GLANCE) {
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "a consumer can go on no more"
-                );
-                shared.broken.store(true, Ordering::Relaxed);
-                for bell in lock(&shared.partitions).values() {
-                    bell.rung.notify_one();
-                }
-                return;
+        // Other problems are logged by the context; readers meet what is about their partitions.
+        if let Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) = shared.consumer.poll(GLANCE) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a consumer can go on no more"
+            );
+            shared.broken.store(true, Ordering::Relaxed);
+            for bell in lock(&shared.partitions).values() {
+                bell.rung.notify_one();
             }
-            // Logged by the context; readers meet what is about their partitions.
-            Some(_) | None => {}
+            return;
         }
     }
 }
