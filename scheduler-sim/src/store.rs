@@ -23,7 +23,7 @@ pub(crate) struct ShardRows {
     pub(crate) epoch: u32,
     owner: Option<NodeId>,
     released: bool,
-    checkpoint: CheckpointId,
+    pub(crate) checkpoint: CheckpointId,
     pub(crate) barren: u32,
     pub(crate) resume: Offset,
     state: Bytes,

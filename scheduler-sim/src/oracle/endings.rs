@@ -11,7 +11,8 @@ use crate::store::Store;
 pub(super) fn check_save(store: &mut Store, checkpoint: &Checkpoint) -> Result<(), String> {
     let partition = checkpoint.tenure.shard.partition;
     let rows = store.shard(partition);
-    if checkpoint.tenure.epoch != Epoch(rows.epoch) {
+    // One that was saved already may come again, long after: it changes nothing.
+    if checkpoint.tenure.epoch != Epoch(rows.epoch) || checkpoint.id <= rows.checkpoint {
         return Ok(());
     }
     let mut ended = BTreeSet::new();
