@@ -133,21 +133,18 @@ impl NodeBuilder {
         });
         let node = Node::of(inner.clone());
         inner.spawn_background(saver::run(checkpoints, receive));
-        let pipelines = match &inner.cluster {
-            Some(cluster) => {
-                cluster.members.beat().await.map_err(StartError::Cluster)?;
-                let changes = cluster.store.changes(CatalogVersion(0)).await;
-                cluster
-                    .feed
-                    .begin(&inner, changes.map_err(StartError::Catalog)?)
-                    .await
-            }
-            None => {
-                let snapshot = inner.store.snapshot().await.map_err(StartError::Catalog)?;
-                let pipelines = snapshot.pipelines.clone();
-                inner.directory.load(snapshot);
-                pipelines
-            }
+        let pipelines = if let Some(cluster) = &inner.cluster {
+            cluster.members.beat().await.map_err(StartError::Cluster)?;
+            let changes = cluster.store.changes(CatalogVersion(0)).await;
+            cluster
+                .feed
+                .begin(&inner, changes.map_err(StartError::Catalog)?)
+                .await
+        } else {
+            let snapshot = inner.store.snapshot().await.map_err(StartError::Catalog)?;
+            let pipelines = snapshot.pipelines.clone();
+            inner.directory.load(snapshot);
+            pipelines
         };
         node.ensure_anonymous().await?;
         let mut served = Vec::new();
@@ -406,12 +403,11 @@ impl Inner {
         {
             return (before.clone(), Some(before.clone()));
         }
-        let (mailbox, turn) = match &before {
-            Some(before) => (before.mailbox.clone(), before.turn.clone()),
-            None => {
-                let mailbox = PipelineActor::spawn(self.world.clone(), pipeline.clone());
-                (mailbox, Arc::new(AtomicU32::new(0)))
-            }
+        let (mailbox, turn) = if let Some(before) = &before {
+            (before.mailbox.clone(), before.turn.clone())
+        } else {
+            let mailbox = PipelineActor::spawn(self.world.clone(), pipeline.clone());
+            (mailbox, Arc::new(AtomicU32::new(0)))
         };
         let served = self.directory.serve(Served {
             definition: definition_of(&pipeline),

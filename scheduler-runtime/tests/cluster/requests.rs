@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use scheduler_core::id::{Partition, WorkerId};
+use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::port::gateway::{
     AccessApi as _, AdminApi as _, ApiError, DeadSelection, PipelineChange, TaskApi as _, TaskFilter,
@@ -11,7 +12,7 @@ use scheduler_core::port::gateway::{
 };
 use scheduler_core::task::TaskSpec;
 
-use crate::world::{EVER, World, create, essence, held, keyed, me, report, soon, success};
+use crate::world::{EVER, Member, World, create, essence, held, keyed, me, report, soon, success};
 
 const ANNA: WorkerId = WorkerId(1);
 
@@ -135,32 +136,37 @@ async fn every_node_gives_the_same_answers() {
     }
     assert_eq!(answers.len(), 1);
 
-    let dead: Vec<_> = soon(nodes[1].node.dead(&path, None, 100)).await.unwrap().items;
+    dead_letters_are_changed_anywhere(&nodes, &path).await;
+}
+
+/// Six dead letters, of which one is retried and cancelled, one purged, and the others redriven.
+async fn dead_letters_are_changed_anywhere(nodes: &[Member], path: &PipelinePath) {
+    let dead: Vec<_> = soon(nodes[1].node.dead(path, None, 100)).await.unwrap().items;
     let (first, second) = (dead[0].0, dead[5].0);
     assert_eq!(
-        soon(nodes[0].node.retry(&path, first)).await.unwrap().state,
+        soon(nodes[0].node.retry(path, first)).await.unwrap().state,
         TaskState::Queued
     );
     let some = DeadSelection::Ids(vec![second]);
-    assert_eq!(soon(nodes[0].node.redrive(&path, some)).await.unwrap(), 1);
+    assert_eq!(soon(nodes[0].node.redrive(path, some)).await.unwrap(), 1);
     let some = DeadSelection::Ids(vec![dead[1].0]);
-    assert_eq!(soon(nodes[2].node.purge(&path, some)).await.unwrap(), 1);
+    assert_eq!(soon(nodes[2].node.purge(path, some)).await.unwrap(), 1);
     assert_eq!(
-        soon(nodes[1].node.redrive(&path, DeadSelection::All))
+        soon(nodes[1].node.redrive(path, DeadSelection::All))
             .await
             .unwrap(),
         3
     );
     assert!(
-        soon(nodes[2].node.dead(&path, None, 100))
+        soon(nodes[2].node.dead(path, None, 100))
             .await
             .unwrap()
             .items
             .is_empty()
     );
-    let cancelled = soon(nodes[2].node.cancel(&path, first)).await.unwrap();
+    let cancelled = soon(nodes[2].node.cancel(path, first)).await.unwrap();
     assert_eq!(cancelled.state, TaskState::Cancelled);
-    let again = soon(nodes[0].node.cancel(&path, first)).await.unwrap();
+    let again = soon(nodes[0].node.cancel(path, first)).await.unwrap();
     assert_eq!(again.state, TaskState::Cancelled);
 }
 

@@ -1,16 +1,17 @@
 //! Lists of tasks, partition by partition from their owners.
 
+use std::time::Duration;
+
 use scheduler_core::id::{Offset, Partition, ShardId};
 use scheduler_core::port::gateway::{ApiError, Page, PageCursor, TaskFilter, TaskView};
 
-use super::super::owner::LONGEST_READ;
 use super::ClusterNode;
 use crate::directory::Served;
 
 /// Partitions that one page looks at; a filter that lets little through gets short pages.
 const MOST_PARTITIONS: u32 = 64;
 /// A list may take a few looks at the log.
-const LONGEST_LIST: std::time::Duration = std::time::Duration::from_secs(10);
+const LONGEST_LIST: Duration = Duration::from_secs(10);
 
 impl ClusterNode {
     pub(super) async fn list(
@@ -78,9 +79,8 @@ impl ClusterNode {
         };
         let path = &served.pipeline.path;
         let shard = ShardId::new(served.pipeline.id, partition);
-        let longest = LONGEST_LIST.max(LONGEST_READ);
         let asked = self
-            .ask_owner(served, shard, longest, |owner| async move {
+            .ask_owner(served, shard, LONGEST_LIST, |owner| async move {
                 owner.tasks(path, filter, after, limit).await
             })
             .await;

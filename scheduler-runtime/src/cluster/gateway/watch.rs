@@ -68,17 +68,17 @@ impl All {
     async fn next(&mut self) -> Option<TaskView> {
         loop {
             tokio::select! {
-                Some((node, view)) = self.told.next(), if !self.told.is_empty() => match view {
-                    Some(view) => return Some(view),
-                    None => {
-                        self.watched.remove(&node);
-                        self.node.cluster().members.look_again(Instant::now()).await;
-                        // A node that is still there has more to say, which is missed now: whoever watches has to begin anew.
-                        if node == self.node.inner.world.node || self.node.cluster().is_member(node) {
-                            return None;
-                        }
+                Some((node, view)) = self.told.next(), if !self.told.is_empty() => {
+                    if view.is_some() {
+                        return view;
                     }
-                },
+                    self.watched.remove(&node);
+                    self.node.cluster().members.look_again(Instant::now()).await;
+                    // A node that is still there has more to say, which is missed now: whoever watches has to begin anew.
+                    if node == self.node.inner.world.node || self.node.cluster().is_member(node) {
+                        return None;
+                    }
+                }
                 () = tokio::time::sleep_until(self.look_at) => {
                     self.look_at = Instant::now() + LOOK_EVERY;
                     self.node.local.served(&self.served.pipeline.path).ok()?;
