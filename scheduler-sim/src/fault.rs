@@ -94,6 +94,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of fault")]
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.arrange(fault);
         match fault {

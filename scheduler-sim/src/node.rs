@@ -260,7 +260,6 @@ impl World {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each kind of mail")]
     fn take(&mut self, index: usize, now: Timestamp, mail: Mail) {
         match mail {
             Mail::Records(partition, forwarder, records) => {

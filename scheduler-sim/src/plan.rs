@@ -130,6 +130,7 @@ pub(crate) struct NetFaults {
 }
 
 impl Plan {
+    #[expect(clippy::too_many_lines, reason = "one line for each number")]
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let strict = rng.chance(200);
         let nodes = if strict { 1 } else { *rng.pick(&[1, 1, 2, 2, 3]) };

@@ -62,6 +62,7 @@ impl World {
     }
 
     /// Takes the store's answer.
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of call")]
     pub(super) fn stored(
         &mut self,
         index: usize,
