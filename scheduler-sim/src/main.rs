@@ -11,6 +11,7 @@ use scheduler_sim::{Changes, Coverage, History, play, regressions, shrink};
 
 /// Plays simulated histories of a whole cluster, one a seed, until one breaks a promise.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 10_000)]
