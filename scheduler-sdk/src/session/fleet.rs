@@ -39,6 +39,7 @@ pub enum Located {
 ///
 /// The driver opens a stream for each of [`Fleet::sites`], and asks for the owners while [`Fleet::wants_owners`].
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Fleet {
     config: SessionConfig,
     sessions: BTreeMap<Site, Session>,
