@@ -79,10 +79,6 @@ impl Harness {
             };
             harness.tell(input);
         }
-        harness.tell(Input::Unpark {
-            tasks: Vec::new(),
-            next_wake: Timestamp::MAX,
-        });
         harness.arrive(live);
         harness
     }
@@ -90,12 +86,22 @@ impl Harness {
     fn tell(&mut self, input: Input) {
         self.shard.handle(self.now, input, &mut self.outputs);
         let mut saved = None;
+        let mut wanted = None;
         for output in self.outputs.drain(..) {
             match output {
                 Output::Lease { lease, .. } => self.leases.push((lease.offset, lease.token)),
                 Output::Save(checkpoint) => saved = Some(checkpoint.id),
+                Output::LoadParked { page, .. } => wanted = Some(page),
                 _ => {}
             }
+        }
+        if let Some(page) = wanted {
+            // The store has no parked tasks.
+            self.tell(Input::Unpark {
+                page,
+                tasks: Vec::new(),
+                next_wake: Timestamp::MAX,
+            });
         }
         if let Some(id) = saved {
             self.checkpoints += 1;

@@ -29,7 +29,11 @@ fn finished(offset: u64) -> FinishedTask {
         submitted_at: at(0),
         started_at: at(40 + offset % 17),
         finished_at: at(900 + offset % 251),
-        output: format!("{{\"0:download\":\"file-{offset}.pdf\",\"1:ocr\":{}}}", offset % 97).into(),
+        output: format!(
+            "{{\"0:download\":\"file-{offset}.pdf\",\"1:ocr\":{}}}",
+            offset % 97
+        )
+        .into(),
     }
 }
 

@@ -7,7 +7,10 @@
 //! scheduler_fuzz::task_id(b"t1-0-2f");
 //! assert!(scheduler_fuzz::TARGETS.iter().any(|(name, _)| *name == "task-id"));
 //! ```
-#![expect(clippy::missing_panics_doc, reason = "a panic is how they say that something is wrong")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a panic is how they say that something is wrong"
+)]
 
 mod chart;
 mod definition;

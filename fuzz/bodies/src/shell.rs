@@ -63,13 +63,15 @@ fn list(source: &mut Source<'_>, is_inside: bool, depth: u32) -> Option<Vec<Toke
             }
             Some(_) => {
                 // A word may turn out to be nothing but a line that goes on.
-                tokens.extend(word(source, depth)?.map(Token::Word));
+                let (is_word, pieces) = word(source, depth)?;
+                tokens.extend(is_word.then_some(Token::Word(pieces)));
             }
         }
     }
 }
 
-fn word(source: &mut Source<'_>, depth: u32) -> Option<Option<Vec<Piece>>> {
+/// The pieces of a word, and whether there is one: it may be empty.
+fn word(source: &mut Source<'_>, depth: u32) -> Option<(bool, Vec<Piece>)> {
     let mut pieces = Vec::new();
     let mut is_there = false;
     while let Some(c) = source.next_if(|c| !" \t\n;&|<>()".contains(*c)) {
@@ -92,7 +94,7 @@ fn word(source: &mut Source<'_>, depth: u32) -> Option<Option<Vec<Piece>>> {
         }
         is_there = true;
     }
-    Some(is_there.then_some(pieces))
+    Some((is_there, pieces))
 }
 
 fn in_double_quotes(source: &mut Source<'_>, pieces: &mut Vec<Piece>, depth: u32) -> Option<()> {

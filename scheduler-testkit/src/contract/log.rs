@@ -158,7 +158,10 @@ pub async fn what_was_appended_reads_back_whole(world: &mut dyn LogWorld) {
     let offsets = append(&log, shard(1, 0), tasks.clone()).await;
     let records = read(&log, shard(1, 0), offsets[0], tasks.len()).await;
     let said = |task: &TaskSpec| TaskSpec {
-        options: task.options.clone().filter(|options| **options != TaskOptions::default()),
+        options: task
+            .options
+            .clone()
+            .filter(|options| **options != TaskOptions::default()),
         ..task.clone()
     };
     assert_eq!(

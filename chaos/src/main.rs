@@ -1,0 +1,43 @@
+//! `chaos`: a run of faults from the command line. It prints its report, and fails if a promise was broken.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use scheduler_chaos::{Options, run};
+
+/// Kills, stops, restarts and cuts off real processes while tasks are submitted, and proves what came of every task.
+#[derive(Debug, Parser)]
+#[command(name = "chaos", version)]
+struct Arguments {
+    /// Minutes of faults.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Fixes which faults come when.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Tasks that are submitted in a second, about.
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Logs and ledgers are kept here; without it they are deleted at the end.
+    #[arg(long)]
+    directory: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let options = Options {
+        seed: arguments.seed,
+        length: Duration::try_from_secs_f64(arguments.minutes * 60.0)?,
+        rate: arguments.rate,
+        directory: arguments.directory,
+        ..Options::default()
+    };
+    let report = run(&options).await?;
+    write!(std::io::stdout(), "{report}")?;
+    let problems = report.problems();
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+    Ok(())
+}

@@ -1,0 +1,460 @@
+//! All sessions of a worker against a model of nodes: partitions move, links break, and every task runs once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "small worlds, where surprises end the test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use scheduler_proto::worker::report::Outcome;
+use scheduler_proto::worker::session_request::Kind as Said;
+use scheduler_proto::worker::session_response::Kind as Told;
+use scheduler_proto::worker::{Lease, LeaseRef, Leases, Report, Settled, Welcome};
+use scheduler_sdk::session::{Fleet, Input, LeaseKey, Located, Output, SessionConfig, Site};
+
+type Task = (u32, u64);
+
+/// A shard as its owner saves it: what is to be done, what the worker has, what is done.
+#[derive(Debug, Default)]
+struct Shard {
+    ready: VecDeque<u64>,
+    leased: BTreeMap<u64, u32>,
+    done: BTreeSet<u64>,
+    attempts: BTreeMap<u64, u32>,
+    next: u64,
+    /// Reports of the present session.
+    reported: u64,
+}
+
+/// A stream between the worker and a node, with what is on its way.
+#[derive(Debug, Default)]
+struct Stream {
+    is_greeted: bool,
+    credit: u32,
+    waits: bool,
+    to_node: VecDeque<Said>,
+    to_worker: VecDeque<Told>,
+}
+
+struct World {
+    fleet: Fleet,
+    now: Duration,
+    shards: Vec<Shard>,
+    owner: Vec<usize>,
+    streams: BTreeMap<Site, Stream>,
+    running: BTreeMap<LeaseKey, ()>,
+    started: BTreeMap<Task, u32>,
+    concurrency: usize,
+    messages: u32,
+}
+
+fn address(node: usize) -> String {
+    format!("http://n{node}")
+}
+
+impl World {
+    fn new(nodes: usize, partitions: usize, concurrency: u32) -> Self {
+        let config = SessionConfig {
+            application: "app".into(),
+            pipeline: "ocr".into(),
+            worker_id: [7; 16],
+            name: "w".into(),
+            concurrency,
+            max_unsettled: 1000,
+            max_unsettled_bytes: 1 << 20,
+        };
+        Self {
+            fleet: Fleet::new(config),
+            now: Duration::from_secs(1),
+            shards: (0..partitions).map(|_| Shard::default()).collect(),
+            owner: (0..partitions).map(|partition| partition % nodes).collect(),
+            streams: BTreeMap::new(),
+            running: BTreeMap::new(),
+            started: BTreeMap::new(),
+            concurrency: concurrency as usize,
+            messages: 0,
+        }
+    }
+
+    fn here(&self, site: &Site, partition: usize) -> bool {
+        match site {
+            Site::Home => true,
+            Site::Node(at) => **at == address(self.owner[partition]),
+        }
+    }
+
+    fn worker(&mut self, act: impl FnOnce(&mut Fleet, &mut Vec<(Site, Output)>)) {
+        let mut out = Vec::new();
+        act(&mut self.fleet, &mut out);
+        self.fleet.flush(self.now, &mut out);
+        for (site, output) in out {
+            match output {
+                Output::Send(said) => {
+                    if let Some(stream) = self.streams.get_mut(&site) {
+                        self.messages += 1;
+                        stream.to_node.push_back(said);
+                    }
+                }
+                Output::Start(lease) => {
+                    let key = LeaseKey::from(lease.r#ref.unwrap());
+                    *self.started.entry((key.partition, key.offset)).or_default() += 1;
+                    self.running.insert(key, ());
+                    assert!(self.running.len() <= self.concurrency, "too many at once");
+                }
+                Output::Stop(key) => panic!("{key:?} is stopped"),
+                Output::Reconnect(_) => _ = self.streams.remove(&site),
+                Output::Warn(what) => panic!("{what}"),
+                Output::Define(_) | Output::Drained => {}
+            }
+        }
+        let sites: BTreeSet<Site> = self.fleet.sites().cloned().collect();
+        self.streams.retain(|site, _| sites.contains(site));
+    }
+
+    fn connect(&mut self, site: &Site) -> bool {
+        if self.streams.contains_key(site) || !self.fleet.sites().any(|known| known == site) {
+            return false;
+        }
+        self.streams.insert(site.clone(), Stream::default());
+        self.worker(|fleet, out| fleet.handle(site, Input::Connected, out));
+        true
+    }
+
+    fn cut(&mut self, site: &Site) {
+        if self.streams.remove(site).is_some() {
+            self.worker(|fleet, out| fleet.handle(site, Input::Disconnected, out));
+        }
+    }
+
+    fn locate(&mut self) -> bool {
+        let wants = self.fleet.wants_owners();
+        if wants {
+            let owners = self.owner.iter().map(|node| address(*node));
+            let owners = Located::Owners((0..).zip(owners).collect());
+            self.worker(|fleet, out| fleet.located(owners, out));
+        }
+        wants
+    }
+
+    /// A node looks at one message.
+    fn node_turn(&mut self, site: &Site) -> bool {
+        let Some(said) = self
+            .streams
+            .get_mut(site)
+            .and_then(|stream| stream.to_node.pop_front())
+        else {
+            return false;
+        };
+        match said {
+            Said::Hello(hello) => {
+                let all: BTreeSet<LeaseRefKey> = hello.held.iter().map(key_of).collect();
+                let reported: BTreeSet<LeaseRefKey> = hello
+                    .reported
+                    .iter()
+                    .map(|report| key_of(&report.r#ref.unwrap()))
+                    .collect();
+                for partition in 0..self.shards.len() {
+                    if !self.here(site, partition) {
+                        continue;
+                    }
+                    let shard = &mut self.shards[partition];
+                    shard.reported = 0;
+                    // What the worker neither holds nor has reported never reached it.
+                    let lost = shard.leased.extract_if(.., |offset, attempt| {
+                        let key = (partition as u32, *offset, *attempt);
+                        !all.contains(&key) && !reported.contains(&key)
+                    });
+                    let lost: Vec<u64> = lost.map(|(offset, _)| offset).collect();
+                    shard.ready.extend(lost);
+                }
+                let stream = self.streams.get_mut(site).unwrap();
+                stream.is_greeted = true;
+                stream.to_worker.push_back(Told::Welcome(Welcome {
+                    definition: Bytes::new(),
+                    heartbeat_ms: 60_000,
+                }));
+                self.take(site, hello.reported);
+            }
+            Said::Reports(reports) => self.take(site, reports.reports),
+            Said::Credit(more) => self.streams.get_mut(site).unwrap().credit += more,
+            Said::Recall(_) => {
+                let stream = self.streams.get_mut(site).unwrap();
+                let unused = std::mem::take(&mut stream.credit);
+                stream.to_worker.push_back(Told::Recalled(unused));
+            }
+            Said::Alive(_) | Said::Progress(_) | Said::Drain(_) => {}
+        }
+        self.dispatch(site);
+        true
+    }
+
+    fn take(&mut self, site: &Site, reports: Vec<Report>) {
+        for report in reports {
+            let (partition, offset, _) = key_of(&report.r#ref.unwrap());
+            if !self.here(site, partition as usize) {
+                // Kept until the shard comes, when the session ends.
+                continue;
+            }
+            let shard = &mut self.shards[partition as usize];
+            shard.leased.remove(&offset);
+            shard.done.insert(offset);
+            shard.reported += 1;
+            let settled = Settled {
+                partition,
+                epoch: 1,
+                count: shard.reported,
+            };
+            let stream = self.streams.get_mut(site).unwrap();
+            stream.to_worker.push_back(Told::Settled(settled));
+        }
+    }
+
+    fn dispatch(&mut self, site: &Site) {
+        let is_here: Vec<bool> = (0..self.shards.len())
+            .map(|partition| self.here(site, partition))
+            .collect();
+        let Some(stream) = self.streams.get_mut(site).filter(|stream| stream.is_greeted) else {
+            return;
+        };
+        let shards = self
+            .shards
+            .iter_mut()
+            .enumerate()
+            .filter(|(partition, _)| is_here[*partition]);
+        let mut tasks_wait = false;
+        for (partition, shard) in shards {
+            while stream.credit > 0
+                && let Some(offset) = shard.ready.pop_front()
+            {
+                stream.credit -= 1;
+                let attempt = shard.attempts.entry(offset).or_default();
+                *attempt += 1;
+                shard.leased.insert(offset, *attempt);
+                let lease = Lease {
+                    r#ref: Some(LeaseRef {
+                        partition: partition as u32,
+                        offset,
+                        epoch: 1,
+                        attempt: *attempt,
+                    }),
+                    ..Lease::default()
+                };
+                stream
+                    .to_worker
+                    .push_back(Told::Leases(Leases { leases: vec![lease] }));
+            }
+            tasks_wait |= !shard.ready.is_empty();
+        }
+        let waits = tasks_wait && stream.credit == 0;
+        if *site != Site::Home && (waits && !stream.waits || stream.waits && stream.credit > 0) {
+            stream.waits = waits;
+            stream.to_worker.push_back(Told::Waiting(waits));
+        }
+    }
+
+    /// The worker looks at one message.
+    fn worker_turn(&mut self, site: &Site) -> bool {
+        let Some(told) = self
+            .streams
+            .get_mut(site)
+            .and_then(|stream| stream.to_worker.pop_front())
+        else {
+            return false;
+        };
+        self.messages += 1;
+        self.worker(|fleet, out| fleet.handle(site, Input::Received(told), out));
+        true
+    }
+
+    fn arrive(&mut self, partition: usize) {
+        let shard = &mut self.shards[partition];
+        shard.ready.push_back(shard.next);
+        shard.next += 1;
+        for site in self.streams.keys().cloned().collect::<Vec<_>>() {
+            self.dispatch(&site);
+        }
+    }
+
+    fn finish(&mut self) -> bool {
+        let Some((lease, ())) = self.running.pop_first() else {
+            return false;
+        };
+        let outcome = Outcome::Succeeded(Bytes::new());
+        self.worker(|fleet, out| fleet.ended(Input::Ended { lease, outcome }, out));
+        true
+    }
+
+    /// The old owner says goodbye if its stream is there; the new one has sessions introduced anew.
+    fn migrate(&mut self, partition: usize, to: usize) {
+        let from = Site::Node(address(self.owner[partition]).into());
+        let to_site = Site::Node(address(to).into());
+        if from == to_site {
+            return;
+        }
+        if let Some(stream) = self.streams.get_mut(&from).filter(|stream| stream.is_greeted) {
+            stream.to_worker.push_back(Told::Moved(partition as u32));
+        }
+        self.owner[partition] = to;
+        self.shards[partition].reported = 0;
+        self.cut(&to_site);
+    }
+
+    fn sites(&self) -> Vec<Site> {
+        self.fleet.sites().cloned().collect()
+    }
+
+    /// Everything on its way arrives, and what is closed is opened.
+    fn calm(&mut self) {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            assert!(rounds < 10_000, "no rest");
+            let mut moved = self.locate();
+            for site in self.sites() {
+                moved |= self.connect(&site) | self.node_turn(&site) | self.worker_turn(&site);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn check_nobody_starves(&self) {
+        let ready: usize = self.shards.iter().map(|shard| shard.ready.len()).sum();
+        assert!(
+            ready == 0 || self.running.len() == self.concurrency,
+            "{ready} tasks wait, {} run",
+            self.running.len()
+        );
+    }
+}
+
+type LeaseRefKey = (u32, u64, u32);
+
+fn key_of(lease: &LeaseRef) -> LeaseRefKey {
+    (lease.partition, lease.offset, lease.attempt)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive(usize),
+    Node(usize),
+    Worker(usize),
+    Connect(usize),
+    Cut(usize),
+    Move(usize, usize),
+    Locate,
+    Finish,
+    Calm,
+}
+
+const PARTITIONS: usize = 5;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..PARTITIONS).prop_map(Step::Arrive),
+        4 => (0..4usize).prop_map(Step::Node),
+        4 => (0..4usize).prop_map(Step::Worker),
+        2 => (0..4usize).prop_map(Step::Connect),
+        1 => (0..4usize).prop_map(Step::Cut),
+        1 => (0..PARTITIONS, 0..3usize).prop_map(|(partition, to)| Step::Move(partition, to)),
+        2 => Just(Step::Locate),
+        3 => Just(Step::Finish),
+        1 => Just(Step::Calm),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn every_task_runs_once_wherever_its_partition_goes(
+        nodes in 1..4usize,
+        concurrency in 1..6u32,
+        steps in proptest::collection::vec(step(), 0..200),
+    ) {
+        let mut world = World::new(nodes, PARTITIONS, concurrency);
+        let site = |world: &World, index: usize| world.sites().get(index).cloned();
+        for step in steps {
+            match step {
+                Step::Arrive(partition) => world.arrive(partition),
+                Step::Node(at) => if let Some(site) = site(&world, at) { world.node_turn(&site); },
+                Step::Worker(at) => if let Some(site) = site(&world, at) { world.worker_turn(&site); },
+                Step::Connect(at) => if let Some(site) = site(&world, at) { world.connect(&site); },
+                Step::Cut(at) => if let Some(site) = site(&world, at) { world.cut(&site); },
+                // A node that serves everything through itself has no moves that the worker sees.
+                Step::Move(partition, to) => if nodes > 1 { world.migrate(partition, to % nodes) },
+                Step::Locate => _ = world.locate(),
+                Step::Finish => _ = world.finish(),
+                Step::Calm => world.calm(),
+            }
+        }
+        world.calm();
+        world.check_nobody_starves();
+        while world.finish() {
+            world.calm();
+            world.check_nobody_starves();
+        }
+        for (partition, shard) in world.shards.iter().enumerate() {
+            prop_assert_eq!(shard.done.len() as u64, shard.next, "partition {} has tasks that are not done", partition);
+            prop_assert!(shard.leased.is_empty());
+        }
+        prop_assert!(world.started.values().all(|times| *times == 1), "{:?}", world.started);
+        prop_assert_eq!(world.fleet.unsettled(), 0);
+        // Nothing happens: nothing is said.
+        let before = world.messages;
+        world.calm();
+        world.worker(|_, _| ());
+        prop_assert_eq!(world.messages, before);
+    }
+}
+
+#[test]
+fn a_worker_for_one_task_at_a_time_does_the_work_of_three_owners() {
+    let mut world = World::new(3, 3, 1);
+    world.calm();
+    assert_eq!(world.sites().len(), 3);
+    for partition in (0..3).cycle().take(30) {
+        world.arrive(partition);
+    }
+    world.calm();
+    while world.finish() {
+        world.calm();
+        world.check_nobody_starves();
+    }
+    assert_eq!(world.started.len(), 30);
+    assert!(world.started.values().all(|times| *times == 1));
+}
+
+#[test]
+fn addresses_out_of_reach_are_reached_through_the_configured_one() {
+    let mut world = World::new(2, 2, 1);
+    for _ in 0..3 {
+        world.locate();
+        for site in world.sites() {
+            world.worker(|fleet, out| fleet.handle(&site, Input::Disconnected, out));
+        }
+    }
+    world.locate();
+    assert_eq!(world.sites(), [Site::Home]);
+    assert!(!world.fleet.wants_owners());
+}
+
+#[test]
+fn servers_that_know_no_owners_and_single_ones_have_one_session() {
+    for located in [
+        Located::Unknown,
+        Located::Failed,
+        Located::Owners(BTreeMap::new()),
+        Located::Owners(BTreeMap::from([(0, String::new())])),
+        Located::Owners(BTreeMap::from([(0, address(1)), (1, address(1))])),
+    ] {
+        let mut world = World::new(1, 1, 1);
+        world.worker(|fleet, out| fleet.located(located, out));
+        assert_eq!(world.sites(), [Site::Home]);
+    }
+}
