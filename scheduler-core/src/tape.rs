@@ -1,6 +1,6 @@
 //! Recordings: everything that a shard was told, in order, so that its decisions can be replayed bit for bit, and explained.
 //!
-//! A shard that [records](crate::shard::Shard::record) writes what it is told into a [`Tape`]; its driver takes the bytes away into a file.
+//! A shard that [records](crate::shard::Shard::recorded) writes what it is told into a [`Tape`]; its driver takes the bytes away into a file.
 //! A [`Replay`] runs the same machine again and says where it decides otherwise, which it does not unless it is another version's.
 //!
 //! ```text

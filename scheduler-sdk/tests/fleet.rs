@@ -47,7 +47,7 @@ struct World {
     shards: Vec<Shard>,
     owner: Vec<usize>,
     streams: BTreeMap<Site, Stream>,
-    running: BTreeMap<LeaseKey, ()>,
+    running: BTreeSet<LeaseKey>,
     started: BTreeMap<Task, u32>,
     concurrency: usize,
     messages: u32,
@@ -74,7 +74,7 @@ impl World {
             shards: (0..partitions).map(|_| Shard::default()).collect(),
             owner: (0..partitions).map(|partition| partition % nodes).collect(),
             streams: BTreeMap::new(),
-            running: BTreeMap::new(),
+            running: BTreeSet::new(),
             started: BTreeMap::new(),
             concurrency: concurrency as usize,
             messages: 0,
@@ -103,7 +103,7 @@ impl World {
                 Output::Start(lease) => {
                     let key = LeaseKey::from(lease.r#ref.unwrap());
                     *self.started.entry((key.partition, key.offset)).or_default() += 1;
-                    self.running.insert(key, ());
+                    self.running.insert(key);
                     assert!(self.running.len() <= self.concurrency, "too many at once");
                 }
                 Output::Stop(key) => panic!("{key:?} is stopped"),
@@ -281,7 +281,7 @@ impl World {
     }
 
     fn finish(&mut self) -> bool {
-        let Some((lease, ())) = self.running.pop_first() else {
+        let Some(lease) = self.running.pop_first() else {
             return false;
         };
         let outcome = Outcome::Succeeded(Bytes::new());

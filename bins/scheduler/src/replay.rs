@@ -112,11 +112,14 @@ fn is_about(step: &Step, offset: Offset) -> bool {
         Input::Unpark { tasks, .. } => tasks.iter().any(|task| task.offset == offset),
         Input::Fetch(task) => task.offset == offset,
         Input::Revive(task) => task.offset == offset,
-        Input::Report { offset: of, .. } | Input::Extend { offset: of, .. } => *of == offset,
         Input::Attach { held, reported, .. } => {
             held.iter().any(|(of, _)| *of == offset) || reported.iter().any(|(of, ..)| *of == offset)
         }
-        Input::Cancel(of) | Input::Hasten(of) | Input::Watch(of) => *of == offset,
+        Input::Report { offset: of, .. }
+        | Input::Extend { offset: of, .. }
+        | Input::Cancel(of)
+        | Input::Hasten(of)
+        | Input::Watch(of) => *of == offset,
         _ => false,
     };
     heard

@@ -99,7 +99,7 @@ impl RemotePeer {
         let patience = within + self.config.connect_timeout;
         match tokio::time::timeout(patience, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(error::error(status, &self.address)),
+            Ok(Err(status)) => Err(error::error(&status, &self.address)),
             Err(_) => Err(error::too_late(&self.address, patience)),
         }
     }

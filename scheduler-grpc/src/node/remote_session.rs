@@ -80,7 +80,7 @@ impl End {
     fn error(&self) -> ApiError {
         let end = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match &*end {
-            Some(status) => error::error(status.clone(), &self.address),
+            Some(status) => error::error(status, &self.address),
             None => ApiError::Unavailable {
                 problem: "the session is over; open another".to_owned(),
                 retry_after: Duration::ZERO,

@@ -65,7 +65,7 @@ pub(in crate::node) fn put_error(error: ApiError) -> Status {
 }
 
 /// The error of the node at `address`, or that it could not be asked.
-pub(in crate::node) fn error(status: Status, address: &str) -> ApiError {
+pub(in crate::node) fn error(status: &Status, address: &str) -> ApiError {
     let said = wire::Error::decode(status.details())
         .ok()
         .and_then(|error| error.kind);
@@ -96,7 +96,7 @@ pub(in crate::node) fn error(status: Status, address: &str) -> ApiError {
             Partition(shard.partition),
         )),
         Some(Kind::Internal(cause)) => ApiError::Internal(format!("node {address}: {cause}").into()),
-        None => unanswered(&status, address),
+        None => unanswered(status, address),
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
             // As it travels: code and details in headers.
             let status = put_error(sent);
             let status = Status::with_details(status.code(), status.message(), bytes::Bytes::copy_from_slice(status.details()));
-            let after = error(status, "b");
+            let after = error(&status, "b");
             if is_internal {
                 // It says which node it was.
                 let ApiError::Internal(cause) = after else {
@@ -223,8 +223,8 @@ mod tests {
         fn a_status_of_the_way_is_unavailable(code in 0..17i32, details in prop::collection::vec(any::<u8>(), 0..20)) {
             let status = Status::with_details(Code::from(code), "m", details.into());
             // Whatever the bytes say, it is an error and no panic.
-            let _ = error(status, "b");
-            let plain = error(Status::new(Code::Unavailable, "connection refused"), "b");
+            let _ = error(&status, "b");
+            let plain = error(&Status::new(Code::Unavailable, "connection refused"), "b");
             let is_unavailable = matches!(plain, ApiError::Unavailable { .. });
             prop_assert!(is_unavailable);
         }
