@@ -257,7 +257,7 @@ fn a_saved_lease_goes_on_in_the_next_activation() {
 }
 
 #[test]
-fn a_saved_lease_that_its_worker_does_not_hold_goes_back_even_if_the_record_comes_later() {
+fn a_saved_lease_that_its_worker_does_not_hold_goes_back_after_the_grace_even_if_the_record_comes_later() {
     let mut world = World::new(policy());
     let task = world.arrive(task());
     world.attach(ANNA, &[], &[]);
@@ -266,8 +266,33 @@ fn a_saved_lease_that_its_worker_does_not_hold_goes_back_even_if_the_record_come
     world.activate(false);
     world.attach(ANNA, &[], &[]);
     world.forward();
+    assert_eq!(world.state(task), TaskState::Running);
+    // Coming back once more, and being alive, do not prolong it.
+    world.advance(GRACE / 2);
+    world.attach(ANNA, &[], &[]);
+    world.advance(GRACE / 2);
     assert_eq!(world.state(task), TaskState::Queued);
     assert_eq!(world.lease(BERT).token.attempt, Attempt(2));
+}
+
+#[test]
+fn a_lease_of_an_earlier_owner_may_reach_its_worker_after_it_has_come_back_without_it() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    world.attach(ANNA, &[], &[]);
+    // It is on a stream to the owner that granted it, beside which the worker opens one to the next.
+    let lease = world.lease(ANNA);
+    world.save();
+    world.activate(false);
+    world.attach(ANNA, &[], &[]);
+    world.forward();
+    // Then the first one ends, and the worker presents what it brought.
+    world.attach(ANNA, &[&lease], &[]);
+    world.advance(GRACE * 2);
+    assert_eq!(world.state(task), TaskState::Running);
+    assert!(world.stops.is_empty());
+    world.report(ANNA, &lease, success());
+    assert_eq!(world.state(task), TaskState::Succeeded);
 }
 
 #[test]
@@ -508,6 +533,7 @@ fn an_old_report_does_not_stand_for_a_later_lease_that_was_lost() {
     world.activate(false);
     world.attach(ANNA, &[], &[(&first, AttemptOutcome::Returned)]);
     world.forward();
+    world.advance(GRACE);
     assert_eq!(world.state(task), TaskState::Queued);
 }
 

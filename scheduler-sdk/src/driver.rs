@@ -241,6 +241,7 @@ impl Driver {
         });
         let servers: Vec<_> = self.servers.iter().cloned().chain(nodes).collect();
         let server = servers[self.questions % servers.len()].clone();
+        self.fleet.asked();
         self.locating = Some(AbortOnDropHandle::new(tokio::spawn(link::locate(
             server,
             self.authorization.clone(),

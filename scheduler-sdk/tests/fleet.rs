@@ -23,7 +23,10 @@ type Task = (u32, u64);
 #[derive(Debug, Default)]
 struct Shard {
     ready: VecDeque<u64>,
-    leased: BTreeMap<u64, u32>,
+    /// Attempts, and which of its owners granted them.
+    leased: BTreeMap<u64, (u32, u32)>,
+    /// Counts its owners.
+    epoch: u32,
     done: BTreeSet<u64>,
     attempts: BTreeMap<u64, u32>,
     next: u64,
@@ -37,6 +40,8 @@ struct Stream {
     is_greeted: bool,
     credit: u32,
     waits: bool,
+    /// Of a stream for everything: partitions that have left its node.
+    gone: BTreeSet<usize>,
     to_node: VecDeque<Said>,
     to_worker: VecDeque<Told>,
 }
@@ -51,6 +56,8 @@ struct World {
     started: BTreeMap<Task, u32>,
     concurrency: usize,
     messages: u32,
+    /// On its way.
+    answer: Option<Located>,
 }
 
 fn address(node: usize) -> String {
@@ -78,12 +85,16 @@ impl World {
             started: BTreeMap::new(),
             concurrency: concurrency as usize,
             messages: 0,
+            answer: None,
         }
     }
 
     fn here(&self, site: &Site, partition: usize) -> bool {
         match site {
-            Site::Home => true,
+            Site::Home => self
+                .streams
+                .get(site)
+                .is_none_or(|stream| !stream.gone.contains(&partition)),
             Site::Node(at) => **at == address(self.owner[partition]),
         }
     }
@@ -131,14 +142,24 @@ impl World {
         }
     }
 
+    /// Asks who owns what if that is wanted, or hears the answer to the last question, which may be old by then.
     fn locate(&mut self) -> bool {
+        if let Some(owners) = self.answer.take() {
+            self.worker(|fleet, out| fleet.located(owners, out));
+            return true;
+        }
         let wants = self.fleet.wants_owners();
         if wants {
+            self.fleet.asked();
             let owners = self.owner.iter().map(|node| address(*node));
-            let owners = Located::Owners((0..).zip(owners).collect());
-            self.worker(|fleet, out| fleet.located(owners, out));
+            self.answer = Some(Located::Owners((0..).zip(owners).collect()));
         }
         wants
+    }
+
+    fn learn_owners(&mut self) {
+        self.locate();
+        self.locate();
     }
 
     /// A node looks at one message.
@@ -164,10 +185,11 @@ impl World {
                     }
                     let shard = &mut self.shards[partition];
                     shard.reported = 0;
-                    // What the worker neither holds nor has reported never reached it.
-                    let lost = shard.leased.extract_if(.., |offset, attempt| {
+                    // What the worker neither holds nor has reported never reached it; what another owner granted may be on its way.
+                    let epoch = shard.epoch;
+                    let lost = shard.leased.extract_if(.., |offset, (attempt, of)| {
                         let key = (partition as u32, *offset, *attempt);
-                        !all.contains(&key) && !reported.contains(&key)
+                        *of == epoch && !all.contains(&key) && !reported.contains(&key)
                     });
                     let lost: Vec<u64> = lost.map(|(offset, _)| offset).collect();
                     shard.ready.extend(lost);
@@ -206,7 +228,7 @@ impl World {
             shard.reported += 1;
             let settled = Settled {
                 partition,
-                epoch: 1,
+                epoch: shard.epoch,
                 count: shard.reported,
             };
             let stream = self.streams.get_mut(site).unwrap();
@@ -234,12 +256,12 @@ impl World {
                 stream.credit -= 1;
                 let attempt = shard.attempts.entry(offset).or_default();
                 *attempt += 1;
-                shard.leased.insert(offset, *attempt);
+                shard.leased.insert(offset, (*attempt, shard.epoch));
                 let lease = Lease {
                     r#ref: Some(LeaseRef {
                         partition: partition as u32,
                         offset,
-                        epoch: 1,
+                        epoch: shard.epoch,
                         attempt: *attempt,
                     }),
                     ..Lease::default()
@@ -299,9 +321,18 @@ impl World {
         if let Some(stream) = self.streams.get_mut(&from).filter(|stream| stream.is_greeted) {
             stream.to_worker.push_back(Told::Moved(partition as u32));
         }
+        if let Some(home) = self.streams.get_mut(&Site::Home).filter(|home| home.is_greeted) {
+            home.gone.insert(partition);
+            home.to_worker.push_back(Told::Moved(partition as u32));
+        }
         self.owner[partition] = to;
         self.shards[partition].reported = 0;
+        self.shards[partition].epoch += 1;
         self.cut(&to_site);
+        if self.owner.iter().all(|owner| *owner == to) {
+            // A node without shards of its own passes on what the one owner has, from a new stream on.
+            self.cut(&Site::Home);
+        }
     }
 
     fn sites(&self) -> Vec<Site> {
@@ -318,10 +349,32 @@ impl World {
             for site in self.sites() {
                 moved |= self.connect(&site) | self.node_turn(&site) | self.worker_turn(&site);
             }
-            if !moved {
+            if !moved && !self.end_grace() {
                 return;
             }
         }
+    }
+
+    /// Nothing is on its way any more: leases of earlier owners that did not reach the worker go back. Whether there were any.
+    fn end_grace(&mut self) -> bool {
+        let mut went_back = false;
+        for (partition, shard) in (0..).zip(&mut self.shards) {
+            let epoch = shard.epoch;
+            let running = &self.running;
+            let lost = shard.leased.extract_if(.., |offset, (attempt, of)| {
+                let has = |key: &LeaseKey| {
+                    (key.partition, key.offset, key.attempt) == (partition, *offset, *attempt)
+                };
+                *of < epoch && !running.iter().any(has)
+            });
+            let lost: Vec<u64> = lost.map(|(offset, _)| offset).collect();
+            went_back |= !lost.is_empty();
+            shard.ready.extend(lost);
+        }
+        for site in self.sites() {
+            self.dispatch(&site);
+        }
+        went_back
     }
 
     fn check_nobody_starves(&self) {
@@ -434,12 +487,12 @@ fn a_worker_for_one_task_at_a_time_does_the_work_of_three_owners() {
 fn addresses_out_of_reach_are_reached_through_the_configured_one() {
     let mut world = World::new(2, 2, 1);
     for _ in 0..3 {
-        world.locate();
+        world.learn_owners();
         for site in world.sites() {
             world.worker(|fleet, out| fleet.handle(&site, Input::Disconnected, out));
         }
     }
-    world.locate();
+    world.learn_owners();
     assert_eq!(world.sites(), [Site::Home]);
     assert!(!world.fleet.wants_owners());
 }

@@ -147,21 +147,18 @@ impl Shard {
                 } => {
                     let worker = self.recovery.workers[worker as usize];
                     let attempt = Attempt(known.attempts);
-                    if self.workers.is_attached(worker)
-                        && !self.recovery.is_presented(offset, worker, attempt)
-                    {
-                        // It has said what it holds, and this is not among it: the lease never reached it.
-                        let slot = self.slot_mut(id);
-                        slot.forgiven = slot.forgiven.saturating_add(1);
-                        self.make_ready(id, out);
-                    } else {
-                        // It may come back: until then it counts as seen now.
-                        let worker = self.workers.enter(worker, self.now);
-                        let token = LeaseToken {
-                            epoch: Epoch(epoch),
-                            attempt,
-                        };
-                        self.adopt(id, worker, token, started_at);
+                    let is_missed = self.workers.is_attached(worker)
+                        && !self.recovery.is_presented(offset, worker, attempt);
+                    // It may come back: until then it counts as seen now.
+                    let worker = self.workers.enter(worker, self.now);
+                    let token = LeaseToken {
+                        epoch: Epoch(epoch),
+                        attempt,
+                    };
+                    self.adopt(id, worker, token, started_at);
+                    if is_missed {
+                        // It has said what it holds, and this is not among it.
+                        self.miss(id, out);
                     }
                 }
                 Phase::Delayed { until } if until > self.now.as_millis() => self.delay(id, until, out),

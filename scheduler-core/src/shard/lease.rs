@@ -61,6 +61,7 @@ impl Shard {
         slot.started_at = started_at;
         slot.mark = now;
         slot.state = State::Leased;
+        slot.flags.clear(Flags::ADRIFT);
         self.workers.leases(worker).push_back(&mut self.slab.slots, id);
         self.counts.running += 1;
         self.arm_running(id);
@@ -167,6 +168,9 @@ impl Shard {
             self.adopt(id, index, token, self.now.as_millis());
             self.changed(id, out);
         }
+        if is_current {
+            self.find_again(id);
+        }
         let held = is_current || is_news;
         if held && self.is_to_end(id) {
             self.stop(id, out);
@@ -221,6 +225,7 @@ impl Shard {
             // It is kept until the task is there.
             return Answer::Done;
         };
+        self.find_again(id);
         let now = self.now.as_millis();
         self.slot_mut(id).mark = now;
         if let Some(progress) = progress {
@@ -262,6 +267,30 @@ impl Shard {
         slot.forgiven = slot.forgiven.saturating_add(1);
         self.touch(id);
         self.make_ready(id, out);
+    }
+
+    /// The worker that a task is leased to has come back and does not have it. One that this owner granted is lost, as the stream that it was
+    /// on has ended. One of an earlier owner may still be on a stream to that one, and the worker may begin it any moment.
+    pub(super) fn miss(&mut self, id: u32, out: &mut Vec<Output>) {
+        let slot = self.slot(id);
+        if slot.epoch >= self.tenure.epoch.0 || self.grace.is_zero() {
+            return self.requeue(id, out);
+        }
+        if !slot.flags.has(Flags::ADRIFT) {
+            let now = self.now.as_millis();
+            let slot = self.slot_mut(id);
+            slot.flags.set(Flags::ADRIFT);
+            slot.mark = now;
+            self.arm_running(id);
+        }
+    }
+
+    /// The worker has the task, or had it.
+    fn find_again(&mut self, id: u32) {
+        if self.slot(id).flags.has(Flags::ADRIFT) {
+            self.slot_mut(id).flags.clear(Flags::ADRIFT);
+            self.arm_running(id);
+        }
     }
 
     pub(super) fn cancel(&mut self, offset: u64, out: &mut Vec<Output>) -> Answer {

@@ -120,7 +120,8 @@ pub enum Input {
     Attach {
         /// Which.
         worker: WorkerId,
-        /// The leases it holds; every other lease of it was lost on the way and goes back.
+        /// The leases it holds. Every other lease of it goes back: at once if this owner granted it, as the stream that it was on has ended;
+        /// after the grace if an earlier one did, whose stream may still bring it.
         held: Vec<(Offset, LeaseToken)>,
         /// Its reports that were not settled, in their order; they count as the session's first.
         reported: Vec<(Offset, LeaseToken, AttemptOutcome)>,
@@ -240,7 +241,8 @@ pub struct ShardConfig {
     pub log_end: Offset,
     /// Whether the last owner vanished, so that workers alone know what it did after its last checkpoint.
     pub unclean: bool,
-    /// How long workers of a vanished owner have to come back, before its tasks are given to others.
+    /// How long workers of a vanished owner have to come back, before its tasks are given to others; and how long a lease that an earlier owner
+    /// granted may be on its way to a worker that has come back without it.
     pub grace: Duration,
 }
 
@@ -275,6 +277,8 @@ pub struct Shard {
     truncated: u64,
     watch_all: bool,
     leaving: bool,
+    /// How long leases of earlier owners may be on their way.
+    grace: Duration,
     tape: Option<Box<Tape>>,
 }
 
@@ -314,6 +318,7 @@ impl Shard {
             truncated: resume,
             watch_all: false,
             leaving: false,
+            grace: config.grace,
             tape: None,
             policy: config.policy,
         };

@@ -69,7 +69,7 @@ impl Slot {
 
 /// What is true of few tasks.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Flags(u8);
+pub(super) struct Flags(u16);
 
 impl Flags {
     /// It has options.
@@ -88,6 +88,8 @@ impl Flags {
     pub(super) const WATCHED: Self = Self(1 << 6);
     /// Seen while a worker's leases are compared.
     pub(super) const SEEN: Self = Self(1 << 7);
+    /// Its worker came back without it: the lease never arrived, or is still on its way from the owner that granted it.
+    pub(super) const ADRIFT: Self = Self(1 << 8);
 
     pub(super) fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

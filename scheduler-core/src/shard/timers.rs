@@ -22,7 +22,9 @@ impl Shard {
         let seen = Timestamp::from_millis(slot.mark).max(self.workers.seen(slot.worker));
         let started = Timestamp::from_millis(slot.started_at);
         let timeouts = &self.policy.timeouts;
-        if self.now >= started + timeouts.run {
+        if slot.flags.has(Flags::ADRIFT) && self.now >= Timestamp::from_millis(slot.mark) + self.grace {
+            self.requeue(id, out);
+        } else if self.now >= started + timeouts.run {
             self.stop(id, out);
             let error = format!(
                 "the attempt took longer than the run timeout of {:?}",
@@ -92,6 +94,9 @@ impl Shard {
         let mut at = (seen + timeouts.heartbeat).min(Timestamp::from_millis(slot.started_at) + timeouts.run);
         if !slot.flags.has(Flags::EXPIRE) {
             at = at.min(self.hard_deadline(id));
+        }
+        if slot.flags.has(Flags::ADRIFT) {
+            at = at.min(Timestamp::from_millis(slot.mark) + self.grace);
         }
         self.wheel.arm(id, at);
     }

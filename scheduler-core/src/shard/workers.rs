@@ -214,8 +214,7 @@ impl Shard {
                 self.stop_stranger(worker, *offset, *token, out);
             }
         }
-        // A lease of this worker that it neither holds nor reported never reached it.
-        self.return_unseen(index, out);
+        self.miss_unseen(index, out);
         Answer::Done
     }
 
@@ -243,7 +242,8 @@ impl Shard {
         out.push(Output::Stop { worker, lease });
     }
 
-    fn return_unseen(&mut self, index: u32, out: &mut Vec<Output>) {
+    /// A lease of this worker that it neither holds nor reported has not reached it.
+    fn miss_unseen(&mut self, index: u32, out: &mut Vec<Output>) {
         let mut next = self.workers.leases(index).head;
         while next != slab::NIL {
             let id = next;
@@ -252,7 +252,7 @@ impl Shard {
             if slot.flags.has(Flags::SEEN) {
                 slot.flags.clear(Flags::SEEN);
             } else {
-                self.requeue(id, out);
+                self.miss(id, out);
             }
         }
     }

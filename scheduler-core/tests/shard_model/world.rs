@@ -54,6 +54,10 @@ pub(crate) struct World {
     /// A page that was read and not heard yet.
     pub(crate) page: Option<Input>,
     pub(crate) ghosts: BTreeMap<Offset, Ghost>,
+    /// Tasks that this activation has leased.
+    pub(crate) granted: BTreeSet<Offset>,
+    /// Since when tasks run that no worker has, as far as it says.
+    pub(crate) adrift: BTreeMap<Offset, Timestamp>,
     pub(crate) tokens: BTreeSet<(Offset, LeaseToken)>,
     pub(crate) redriven: BTreeSet<Offset>,
     /// Successes that came when their tasks were the store's alone: nobody has to remember them.
@@ -95,6 +99,8 @@ impl World {
             page: None,
             answered: None,
             ghosts: BTreeMap::new(),
+            granted: BTreeSet::new(),
+            adrift: BTreeMap::new(),
             tokens: BTreeSet::new(),
             redriven: BTreeSet::new(),
             void: BTreeSet::new(),
@@ -135,6 +141,7 @@ impl World {
                     mark: self.now,
                 };
                 self.ghosts.insert(lease.offset, ghost);
+                self.granted.insert(lease.offset);
                 self.workers[worker]
                     .held
                     .insert(lease.offset, (lease.token, self.now));
@@ -524,6 +531,8 @@ impl World {
         self.page = None;
         self.answered = None;
         self.ghosts.clear();
+        self.granted.clear();
+        self.adrift.clear();
         for worker in &mut self.workers {
             worker.is_attached = false;
         }

@@ -40,6 +40,7 @@ const DOCUMENT: &str = "/api/openapi.json";
         (name = "pipelines", description = "Steps, policy and workers."),
         (name = "tasks", description = "Submit, follow, cancel."),
         (name = "dead letters", description = "Tasks whose attempts are used up, or that were rejected for good."),
+        (name = "inspection", description = "What a pipeline's schedulers know and did: audits and recordings."),
         (name = "health", description = "For probes; no key needed."),
     ),
     components(schemas(ProblemBody)),

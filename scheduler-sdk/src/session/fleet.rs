@@ -37,6 +37,9 @@ pub enum Located {
 /// several owners there is a session with each; what is held and not settled of a partition that moves is presented to its new owner at
 /// the beginning of a new stream. The worker's room is one, and is dealt out among the owners.
 ///
+/// A node tells a session what leaves it, from the session's beginning on. So the owners are asked for once more when sessions have opened: an
+/// answer to a question that was asked while there was a session with every owner is true, or whoever it is wrong about says so.
+///
 /// The driver opens a stream for each of [`Fleet::sites`], and asks for the owners while [`Fleet::wants_owners`].
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -91,12 +94,22 @@ impl Fleet {
         !self.is_single && (self.is_stale || !self.sessions.iter().all(is_open))
     }
 
+    /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
+    pub fn asked(&mut self) {
+        self.is_stale = false;
+    }
+
     /// The answer to the question who owns what.
     pub fn located(&mut self, located: Located, out: &mut Vec<(Site, Output)>) {
         let owners = match located {
             Located::Owners(owners) if !self.is_single => owners,
-            Located::Failed if !self.sessions.is_empty() => return,
-            Located::Failed => return self.add(Site::Home),
+            Located::Failed => {
+                self.is_stale = true;
+                if self.sessions.is_empty() {
+                    self.add(Site::Home);
+                }
+                return;
+            }
             Located::Owners(_) | Located::Unknown => {
                 self.is_single = true;
                 return self.gather(out);
@@ -109,7 +122,7 @@ impl Fleet {
             .collect();
         let is_one = self.sessions.keys().all(|site| *site == Site::Home);
         if is_one && addresses.len() <= 1 {
-            self.is_stale = !addresses.is_empty() && owners.values().any(String::is_empty);
+            self.is_stale |= !addresses.is_empty() && owners.values().any(String::is_empty);
             return self.add(Site::Home);
         }
         if self.out_of_reach() {
@@ -117,7 +130,6 @@ impl Fleet {
             self.is_single = true;
             return self.gather(out);
         }
-        self.is_stale = false;
         for (partition, address) in owners {
             let site = Site::Node(address.as_str().into());
             if address.is_empty() || self.moved.contains(&(site.clone(), partition)) {
@@ -150,6 +162,7 @@ impl Fleet {
             self.failures.remove(site);
             if *site != Site::Home {
                 self.was_reached = true;
+                self.is_stale = true;
                 self.dealer.join(site.clone());
             }
         }
@@ -243,6 +256,7 @@ impl Fleet {
             self.dealer.leave(site);
         }
         self.sessions.retain(|site, _| *site == Site::Home);
+        self.moved.clear();
     }
 
     /// Partitions of which anything is held or not settled.
@@ -290,11 +304,13 @@ impl Fleet {
     /// Ends sessions with nodes that own nothing, unless something is still theirs alone.
     fn retire_strangers(&mut self) {
         let owners: BTreeSet<&Site> = self.owners.values().collect();
-        let (sessions, dealer) = (&mut self.sessions, &mut self.dealer);
+        let (sessions, dealer, moved) = (&mut self.sessions, &mut self.dealer, &mut self.moved);
         sessions.retain(|site, session| {
             let stays = owners.contains(site) || session.running() > 0 || session.unsettled() > 0;
             if !stays {
                 dealer.leave(site);
+                // What the node said holds for that session alone.
+                moved.retain(|(from, _)| from != site);
             }
             stays
         });

@@ -158,7 +158,8 @@ impl WorkerApi for ClusterNode {
 
     async fn locate(&self, path: &PipelinePath) -> Result<Vec<Location>, ApiError> {
         let served = self.served(path).await?;
-        let places = self.places(&served, None).await?;
+        // Nodes tell a worker what leaves them while it has a session with them: what it hears of who owns what must not be older than those.
+        let places = self.places(&served, Some(Instant::now())).await?;
         let address_of = |partition| {
             let place = places.get(&partition)?;
             let member = self.cluster().members.get(place.node)?;
