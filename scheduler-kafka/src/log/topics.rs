@@ -20,6 +20,9 @@ use crate::error::{Problem, about, blocking, is_missing, late, unavailable};
 
 /// How many questions may block a thread each at the same time.
 const QUESTIONS: usize = 32;
+/// Between two questions about what brokers do not know yet.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A topic that is known to exist.
 #[derive(Clone, Debug)]
@@ -113,7 +116,7 @@ impl Topics {
 
         // The controller has it; that the brokers have it too may take a moment.
         let deadline = Instant::now() + self.config.request_timeout;
-        let mut pause = Duration::from_millis(5);
+        let mut pause = FIRST_PAUSE;
         let mut grown_from = None;
         loop {
             let metadata = self.metadata(Some(name.clone())).await?;
@@ -136,7 +139,7 @@ impl Topics {
                 return Err(late(&what, self.config.request_timeout));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(200));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -205,10 +208,22 @@ impl Topics {
     /// What the leader of the partition says can be read.
     pub(crate) async fn bounds(&self, shard: ShardId, name: Arc<str>) -> Result<Bounds, LogError> {
         let _question = self.questions.acquire().await.map_err(unavailable)?;
-        let (admin, patience) = (self.admin.clone(), self.config.request_timeout);
         let partition = index(shard)?;
-        let marks = blocking(move || admin.inner().fetch_watermarks(&name, partition, patience)).await?;
-        let (low, high) = marks.map_err(|error| self.missing_or_away(shard, error))?;
+        let deadline = Instant::now() + self.config.request_timeout;
+        let mut pause = FIRST_PAUSE;
+        let (low, high) = loop {
+            let (admin, name, patience) = (self.admin.clone(), name.clone(), self.config.request_timeout);
+            let marks = blocking(move || admin.inner().fetch_watermarks(&name, partition, patience)).await?;
+            match marks {
+                Ok(marks) => break marks,
+                // Of a partition that was just made, or whose leader has just changed, brokers may not know yet that it is theirs.
+                Err(error) if is_unled(&error) && Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return Err(self.missing_or_away(shard, error)),
+            }
+        };
         let offset = |mark: i64| u64::try_from(mark).map(Offset).map_err(unavailable);
         Ok(Bounds {
             start: offset(low)?,
@@ -263,6 +278,12 @@ impl Topics {
     fn write<T>(&self, with: impl FnOnce(&mut Table) -> T) -> T {
         with(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether the partition's leader is not known, or does not know that it is.
+fn is_unled(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    code.is_some_and(|code| matches!(code, Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 /// How many partitions of the topic have a leader, from the first on.
