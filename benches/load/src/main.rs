@@ -1,0 +1,125 @@
+//! `load`: producers and workers on a running server, and how fast it was.
+//!
+//! ```console
+//! scheduler-server --data /tmp/data --deployer none &
+//! load --server http://127.0.0.1:50050 --pid $! submit drain pipe latency
+//! ```
+#![expect(clippy::print_stdout, reason = "a tool for a terminal")]
+
+mod cost;
+mod lines;
+mod measure;
+mod people;
+mod seen;
+mod work;
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::cost::Cost;
+use crate::measure::{Amount, Test};
+use crate::people::Place;
+
+/// The client takes half of the machine: it is to be as fast as it can.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Submits tasks of 128 bytes to a server and works on them, with the client and the workers of the SDK.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "load", version)]
+struct Arguments {
+    /// Where the server has its gRPC.
+    #[arg(long, default_value = "http://127.0.0.1:50050")]
+    server: String,
+    /// The server's process, to see what it takes.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Partitions of the pipeline.
+    #[arg(long, default_value_t = 4)]
+    partitions: u32,
+    /// Producers, each with a connection of its own.
+    #[arg(long, default_value_t = 8)]
+    producers: u32,
+    /// Workers, each with a connection of its own.
+    #[arg(long, default_value_t = 8)]
+    workers: u32,
+    /// Tasks that a worker has at once.
+    #[arg(long, default_value_t = 500)]
+    concurrency: u32,
+    /// Tasks of a batch, at most.
+    #[arg(long, default_value_t = 500)]
+    batch: u64,
+    /// Tasks of a test that is not of a rate.
+    #[arg(long, default_value_t = 1_000_000)]
+    tasks: u64,
+    /// Tasks a second, of `latency`.
+    #[arg(long, default_value_t = 5_000)]
+    rate: u64,
+    /// Seconds of `latency` that count, after 3 that do not.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Tests, in this order; each has all tasks of one pipeline. `lines` takes tests as lines of JSON instead.
+    #[arg(default_values_t = [Command::Submit, Command::Drain, Command::Pipe, Command::Latency])]
+    tests: Vec<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Command {
+    /// As fast as the server acknowledges.
+    Submit,
+    /// What `submit` has left, as fast as workers get it and it is settled.
+    Drain,
+    /// Both at once.
+    Pipe,
+    /// At a fixed rate: from when a task is due to when a worker has it.
+    Latency,
+    /// As told on standard input, for a program that compares.
+    Lines,
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Submit => "submit",
+            Self::Drain => "drain",
+            Self::Pipe => "pipe",
+            Self::Latency => "latency",
+            Self::Lines => "lines",
+        })
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let amount = Amount {
+        tasks: arguments.tasks,
+        rate: arguments.rate,
+        seconds: arguments.seconds,
+        warm: 3,
+        limit: Duration::from_mins(2),
+    };
+    let place = Place::open(&arguments, "load").await?;
+    for command in &arguments.tests {
+        let test = match command {
+            Command::Submit => Test::Submit,
+            Command::Drain => Test::Drain,
+            Command::Pipe => Test::Pipe,
+            Command::Latency => Test::Lat,
+            Command::Lines => return lines::answer(&arguments).await,
+        };
+        let before = arguments.pid.map(Cost::of).transpose()?;
+        let outcome = test.run(&place, amount, || (), || ()).await?;
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let rate = outcome.count as f64 / outcome.secs;
+        println!(
+            "{command}: {rate:.0} tasks/s\n  {}",
+            serde_json::to_string(&outcome)?
+        );
+        if let (Some(pid), Some(before)) = (arguments.pid, before) {
+            println!("  {}", Cost::of(pid)?.since(before, outcome.count));
+        }
+    }
+    place.close().await
+}

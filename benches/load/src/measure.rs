@@ -1,0 +1,268 @@
+//! The tests: submit, drain, pipe, and latency at a rate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::people::{Acknowledged, Place};
+use crate::seen::Seen;
+use crate::work::{Source, now};
+
+/// Tasks that show that every worker receives.
+const PROBES: u64 = 256;
+/// What workers take to settle what they have reported, beyond the test's own limit.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Test {
+    Submit,
+    Drain,
+    Pipe,
+    Lat,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amount {
+    pub(crate) tasks: u64,
+    /// Of a test at a rate: tasks a second.
+    pub(crate) rate: u64,
+    pub(crate) seconds: u64,
+    /// Seconds at that rate before what counts.
+    pub(crate) warm: u64,
+    pub(crate) limit: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Outcome {
+    /// Tasks that the server acknowledged.
+    pub(crate) sent: u64,
+    /// Tasks that count.
+    pub(crate) count: u64,
+    pub(crate) dups: u64,
+    /// From the first call to the last acknowledgement; with workers, until every report was settled.
+    pub(crate) secs: f64,
+    /// Until the last task was in a worker's hand.
+    pub(crate) received_secs: f64,
+    /// Cut at the limit.
+    pub(crate) capped: bool,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    pub(crate) latency: Option<Latency>,
+}
+
+/// Milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    #[serde(rename = "p50_ms")]
+    p50: f64,
+    #[serde(rename = "p99_ms")]
+    p99: f64,
+    #[serde(rename = "p999_ms")]
+    p999: f64,
+    #[serde(rename = "max_ms")]
+    max: f64,
+    /// Whether everything came, the last of it less than 2 s after its submission was due.
+    keeps_up: bool,
+}
+
+impl Test {
+    /// `begin` is called when the timed part begins, and `end` when it is over.
+    pub(crate) async fn run(
+        self,
+        place: &Place,
+        amount: Amount,
+        begin: impl FnOnce() + Send,
+        end: impl FnOnce() + Send,
+    ) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Submit => submit(place, amount, begin, end).await,
+            Self::Drain => drain(place, amount, begin, end).await,
+            Self::Pipe => pipe(place, amount, begin, end).await,
+            Self::Lat => latency(place, amount, begin, end).await,
+        }
+    }
+}
+
+async fn submit(
+    place: &Place,
+    amount: Amount,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> anyhow::Result<Outcome> {
+    let (source, acknowledged) = (
+        Arc::new(Source::closed(amount.tasks)),
+        Arc::new(Acknowledged::default()),
+    );
+    begin();
+    let begun = now();
+    let mut producers = place.produce(&source, &acknowledged);
+    let capped = timeout(amount.limit, all(&mut producers)).await;
+    source.stop();
+    all(&mut producers).await?;
+    end();
+    Ok(Outcome {
+        sent: acknowledged.count(),
+        count: acknowledged.count(),
+        secs: acknowledged.last().saturating_sub(begun).as_secs_f64(),
+        capped: capped.map_or(Ok(true), |ended| ended.map(|()| false))?,
+        ..Outcome::default()
+    })
+}
+
+async fn drain(
+    place: &Place,
+    amount: Amount,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> anyhow::Result<Outcome> {
+    let seen = Arc::new(Seen::new(amount.tasks));
+    let stop = CancellationToken::new();
+    begin();
+    let mut workers = place.work(&seen, &stop)?;
+    let capped = received(&seen, &mut workers, amount.limit).await?;
+    let settled = settled(&stop, &mut workers).await?;
+    end();
+    // To connect is no part of it.
+    Ok(outcome(&seen, seen.first(), settled, capped))
+}
+
+async fn pipe(
+    place: &Place,
+    amount: Amount,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> anyhow::Result<Outcome> {
+    let seen = Arc::new(Seen::new(amount.tasks));
+    let stop = CancellationToken::new();
+    let mut workers = place.work(&seen, &stop)?;
+    probe(place, &seen).await?;
+    let (source, acknowledged) = (
+        Arc::new(Source::closed(amount.tasks)),
+        Arc::new(Acknowledged::default()),
+    );
+    begin();
+    let begun = now();
+    let mut producers = place.produce(&source, &acknowledged);
+    let capped = received(&seen, &mut workers, amount.limit).await?;
+    source.stop();
+    all(&mut producers).await?;
+    let settled = settled(&stop, &mut workers).await?;
+    end();
+    Ok(Outcome {
+        sent: acknowledged.count(),
+        ..outcome(&seen, begun, settled, capped)
+    })
+}
+
+async fn latency(
+    place: &Place,
+    amount: Amount,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> anyhow::Result<Outcome> {
+    let time = Duration::from_secs(amount.warm + amount.seconds);
+    let stop = CancellationToken::new();
+    // Probes go to workers that count nothing else, so that the measured ones begin with a moment.
+    let warm = Arc::new(Seen::new(0));
+    let mut first = place.work(&warm, &stop)?;
+    probe(place, &warm).await?;
+    stop.cancel();
+    all(&mut first).await?;
+
+    let stop = CancellationToken::new();
+    let want = amount.rate * time.as_secs();
+    let counts_from = now() + Duration::from_secs(amount.warm);
+    let seen = Arc::new(Seen::with_latencies(want, counts_from)?);
+    let mut workers = place.work(&seen, &stop)?;
+    let acknowledged = Arc::new(Acknowledged::default());
+    begin();
+    let begun = now();
+    let source = Arc::new(Source::open(amount.rate, time));
+    let mut producers = place.produce(&source, &acknowledged);
+    let capped = received(&seen, &mut workers, time + amount.limit).await?;
+    let last = seen.last();
+    if capped {
+        producers.abort_all();
+    } else {
+        all(&mut producers).await?;
+    }
+    let settled = settled(&stop, &mut workers).await?;
+    end();
+    let (count, [p50, p99, p999, max]) = seen
+        .quantiles([0.5, 0.99, 0.999, 1.0])
+        .context("latencies were not kept: a bug")?;
+    Ok(Outcome {
+        sent: acknowledged.count(),
+        count,
+        latency: Some(Latency {
+            p50,
+            p99,
+            p999,
+            max,
+            keeps_up: !capped && last < begun + time + Duration::from_secs(2),
+        }),
+        ..outcome(&seen, begun, settled, capped)
+    })
+}
+
+fn outcome(seen: &Seen, begun: Duration, settled: Duration, capped: bool) -> Outcome {
+    Outcome {
+        count: seen.unique(),
+        dups: seen.repeated(),
+        secs: settled.saturating_sub(begun).as_secs_f64(),
+        received_secs: seen.last().saturating_sub(begun).as_secs_f64(),
+        capped,
+        ..Outcome::default()
+    }
+}
+
+/// Sends tasks that do not count until workers have them.
+async fn probe(place: &Place, seen: &Seen) -> anyhow::Result<()> {
+    let source = Arc::new(Source::probes(PROBES));
+    all(&mut place.produce(&source, &Arc::default())).await?;
+    timeout(SETTLING, seen.probes(PROBES))
+        .await
+        .context("workers receive nothing")
+}
+
+/// Waits until everything has come; whether that took too long.
+async fn received(
+    seen: &Seen,
+    workers: &mut JoinSet<anyhow::Result<()>>,
+    limit: Duration,
+) -> anyhow::Result<bool> {
+    tokio::select! {
+        all = timeout(limit, seen.all()) => Ok(all.is_err()),
+        Some(ended) = workers.join_next() => {
+            ended??;
+            anyhow::bail!("a worker ended by itself")
+        }
+    }
+}
+
+/// Lets workers end, with every report settled; when that was.
+async fn settled(
+    stop: &CancellationToken,
+    workers: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Duration> {
+    stop.cancel();
+    timeout(SETTLING, all(workers))
+        .await
+        .context("reports are not settled")??;
+    Ok(now())
+}
+
+async fn all(people: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = people.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
