@@ -5,6 +5,7 @@
 
 mod borders;
 mod ci;
+mod compare;
 mod demo;
 mod fuzz;
 mod mutations;
@@ -25,7 +26,14 @@ cargo xtask COMMAND
 ";
 
 fn usage() -> String {
-    [USAGE, services::USAGE, mutations::USAGE, fuzz::USAGE].concat()
+    [
+        USAGE,
+        services::USAGE,
+        mutations::USAGE,
+        fuzz::USAGE,
+        compare::USAGE,
+    ]
+    .concat()
 }
 
 /// Why a command failed, for people.
@@ -41,6 +49,7 @@ fn main() -> ExitCode {
         (Some("borders"), []) => borders::run(),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
+        (Some("compare"), _) => compare::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.
         (Some("demo"), [separator, rest @ ..]) if separator == "--" => demo::run(rest),

@@ -1,0 +1,101 @@
+//! This scheduler beside the queues that people would use instead, in one run on this machine.
+
+use std::process::Command;
+
+use crate::Failed;
+use crate::run::{cargo, output, own, root, run as execute};
+
+pub(crate) const USAGE: &str = "\
+  compare [PEER:MODE ...]
+                the same work on this scheduler and on other queues, one after the other; `compare list` names them.
+                Needs Go, Java and Maven, and of each peer what benches/peers/README.md says
+";
+
+/// What the table of benches/README.md has.
+const USUAL: &[&str] = &[
+    "workload-scheduler:embedded",
+    "redis-streams:always",
+    "redis-streams:everysec",
+    "nats:default",
+    "nats:always",
+    "rabbitmq:quorum",
+    "beanstalkd:f0",
+    "faktory:rdb",
+    "river:sync-on",
+    "workload-scheduler:cluster",
+    "kafka-share:default",
+    "kafka-raw:default",
+    "temporal-act:pg",
+];
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
+    if arguments == ["list"] {
+        USUAL.iter().for_each(|peer| println!("{peer}"));
+        return Ok(());
+    }
+    if let Some(wrong) = arguments.iter().find(|peer| !peer.contains(':')) {
+        return Err(format!(
+            "`{wrong}` is not PEER:MODE; `cargo xtask compare list` names some"
+        ));
+    }
+    let build = [
+        "build",
+        "--release",
+        "--package",
+        "scheduler-server",
+        "--package",
+        "scheduler-load",
+    ];
+    execute(cargo(&build))?;
+    let harness = |what: &[&str]| -> Result<Command, Failed> {
+        let work = root().join("target/compare");
+        let mut command = Command::new(root().join("benches/peers/run.sh"));
+        command
+            .args(what)
+            .env("WORK", &work)
+            .env("SCHEDULER_BIN_DIR", root().join("target/release"))
+            .env("SCHEDULER_XTASK", own()?);
+        Ok(command)
+    };
+    execute(harness(&["build"])?)?;
+    let results = root().join("target/compare/results.jsonl");
+    match std::fs::remove_file(&results) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("{} cannot be begun anew: {error}", results.display()));
+        }
+        _ => (),
+    }
+    let peers: Vec<&str> = if arguments.is_empty() {
+        USUAL.to_vec()
+    } else {
+        arguments.iter().map(String::as_str).collect()
+    };
+    execute(harness(&peers)?)?;
+
+    println!("\nMachine: {}; commit {}\n", machine(), commit());
+    let mut table = Command::new("python3");
+    table.arg(root().join("benches/peers/table.py")).arg(&results);
+    execute(table)
+}
+
+/// The processor, its cores and the memory.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let of = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split_once(':'));
+        value.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{}, {cores} cores, {} memory",
+        of(&read("/proc/cpuinfo"), "model name"),
+        of(&read("/proc/meminfo"), "MemTotal")
+    )
+}
+
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"]).current_dir(root());
+    output(git).map_or("unknown".to_owned(), |commit| commit.trim().to_owned())
+}
