@@ -424,6 +424,10 @@ impl PipelineNode {
                 }
             }
         }
+        if self.sessions.get(&id).is_some_and(|session| session.draining) {
+            // It stays until its reports are saved, so that is not to wait for the next checkpoint's time.
+            self.tell_all(now, &Input::Flush, effects);
+        }
     }
 
     fn report(

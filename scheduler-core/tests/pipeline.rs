@@ -126,6 +126,18 @@ impl World {
         self.effects().into_iter().flat_map(of).collect()
     }
 
+    /// Whether a checkpoint of the first shard was made since the last look; the store takes it.
+    fn saves(&mut self) -> bool {
+        let saved = self.effects().into_iter().find_map(|effect| match effect {
+            Effect::Save(checkpoint) => Some(checkpoint.id),
+            _ => None,
+        });
+        if let Some(id) = saved {
+            self.event(Event::Shard(Partition(0), Input::Saved(id)));
+        }
+        saved.is_some()
+    }
+
     fn ended(&mut self) -> Vec<u64> {
         let of = |effect| match effect {
             Effect::End(id) => Some(id.0),
@@ -387,6 +399,23 @@ fn a_draining_worker_gets_nothing_more_and_a_paused_pipeline_gives_nothing() {
     assert!(world.leases(2).is_empty());
     world.event(Event::Pause(false));
     assert_eq!(world.leases(2).len(), 1);
+}
+
+#[test]
+fn what_a_draining_worker_reports_is_saved_at_once() {
+    let mut world = World::new(1);
+    world.tasks(0, 2);
+    world.open(1, ANNA);
+    world.credit(1, 2);
+    let leases = world.leases(1);
+    world.event(Event::Shard(Partition(0), Input::Flush));
+    assert!(world.saves());
+    world.report(1, &leases[0], success(1));
+    assert!(!world.saves());
+    world.say(1, vec![WorkerCommand::Drain]);
+    assert!(world.saves());
+    world.report(1, &leases[1], success(1));
+    assert!(world.saves());
 }
 
 #[test]
