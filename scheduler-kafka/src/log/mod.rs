@@ -1,5 +1,6 @@
 //! The task log on Kafka: a topic for each pipeline.
 
+mod gather;
 pub(crate) mod name;
 mod read;
 pub(crate) mod record;
