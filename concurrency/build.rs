@@ -236,7 +236,9 @@ fn add(modules: &mut String, directory: &Path, model: &Path, name: &str, text: &
     write(&copy, text);
     writeln!(
         modules,
-        "mod {name} {{\n    #[path = {copy:?}]\n    mod subject;\n    #[path = {model:?}]\n    pub(super) mod model;\n}}"
+        "mod {name} {{\n    #[path = \"{}\"]\n    mod subject;\n    #[path = \"{}\"]\n    pub(super) mod model;\n}}",
+        copy.display(),
+        model.display()
     )
     .expect("a string takes everything");
 }
