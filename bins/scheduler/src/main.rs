@@ -1,12 +1,13 @@
 //! What an operator asks of a scheduler.
 
+mod audit;
 mod replay;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Recordings replayed and explained.
+/// Asks a running system whether all adds up; replays and explains recordings.
 #[derive(Debug, Parser)]
 #[command(name = "scheduler", version)]
 struct Arguments {
@@ -16,12 +17,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Asks the nodes of a running system whether every offset of every log is accounted for. Fails if not.
+    Audit(audit::Arguments),
     /// Replays the recording of a shard, and says what it was told and what it decided.
     Replay(replay::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
     }
 }
