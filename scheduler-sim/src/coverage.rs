@@ -41,6 +41,7 @@ points! {
     LogTwice: "a record was written twice",
     Parked: "a task was parked",
     Carried: "a task was carried over",
+    MadeRoom: "a ready task made room for what a worker holds",
     Unparked: "a row was dropped",
     Revived: "a dead letter was revived",
     Dead: "a task died",

@@ -220,6 +220,8 @@ impl World {
         }
         node.turn_at = None;
         let now = node.clock.now(self.now);
+        self.oracle.clock(now);
+        let node = &mut self.nodes[index];
         let taken = node.mail.len().min(BATCH);
         node.restless = if taken == 0 { node.restless + 1 } else { 0 };
         if node.restless > RESTLESS {

@@ -22,6 +22,7 @@ use scheduler_core::id::{Epoch, Offset, Partition, Tenure};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::session::SessionId;
 use scheduler_core::task::RecordBody;
+use scheduler_core::time::Timestamp;
 
 use self::accounts::Accounts;
 use self::attempts::Attempts;
@@ -32,6 +33,7 @@ use self::memory::Memory;
 use self::once::Once;
 use self::resume::Resume;
 use self::said::Said;
+use self::terms::Terms;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::store::Store;
@@ -60,6 +62,7 @@ pub(crate) struct Oracle {
     accounts: Accounts,
     attempts: Attempts,
     said: Said,
+    terms: Terms,
     /// Dead letters that were brought back: what was said of them before does not count.
     revived: BTreeSet<(Partition, Offset)>,
 }
@@ -77,6 +80,7 @@ impl Oracle {
             accounts: Accounts::default(),
             attempts: Attempts::default(),
             said: Said::default(),
+            terms: Terms::default(),
             revived: BTreeSet::new(),
         }
     }
@@ -102,6 +106,11 @@ impl Oracle {
             what,
             at_ms: now,
         })
+    }
+
+    /// A node looks at its clock.
+    pub(crate) fn clock(&mut self, now: Timestamp) {
+        self.terms.clock(now);
     }
 
     pub(crate) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {

@@ -25,6 +25,7 @@
 //! | `admit.rs` | how tasks come in, and where recovery puts them |
 //! | `recovery.rs` | what is known of tasks before they are there |
 //! | `parked.rs` | tasks with rows in the store: parked, carried over, revived |
+//! | `relief.rs` | how ready tasks make room for those that workers hold |
 //! | `lease.rs` | how they are given out, and come back |
 //! | `workers.rs` | who holds what, and what of their reports is saved |
 //! | `timers.rs` | what happens when a time is over |
@@ -38,6 +39,7 @@ mod lease;
 mod parked;
 mod ready;
 mod recovery;
+mod relief;
 mod ring;
 mod save;
 mod slab;
@@ -268,6 +270,8 @@ pub struct Shard {
     spare: Vec<FinishedTask>,
     /// Tasks to be parked with the next checkpoint.
     parking: Vec<u32>,
+    /// Ready tasks to be parked with it, so that others have room.
+    yielding: Vec<u32>,
     parked: Parked,
     counts: Counts,
     /// Bytes of the params of live tasks.
@@ -311,6 +315,7 @@ impl Shard {
             saving: None,
             spare: Vec::new(),
             parking: Vec::new(),
+            yielding: Vec::new(),
             parked: Parked::new(),
             counts: Counts::default(),
             live_bytes: 0,
@@ -422,6 +427,7 @@ impl Shard {
             Input::Leave => self.leave(),
             Input::Tick => Answer::Done,
         };
+        self.make_room_if_needed(out);
         self.save_if_due(out);
         self.load_parked_if_due(out);
         answer

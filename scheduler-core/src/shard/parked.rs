@@ -71,8 +71,12 @@ impl Parked {
             .map_or(0, |loading| u32::try_from(loading.limit).unwrap_or(u32::MAX))
     }
 
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
     /// A row that is wanted up to here and is saved from now on may never be loaded.
-    fn horizon(&self) -> Timestamp {
+    pub(super) fn horizon(&self) -> Timestamp {
         let loaded = self.cursor.map_or(Timestamp::ZERO, |(wake_at, _)| wake_at);
         self.loading
             .as_ref()
@@ -266,6 +270,20 @@ impl Shard {
             self.leave_ring(id);
             parked.push((offset, id));
         }
+        for id in std::mem::take(&mut self.yielding) {
+            let Slot {
+                offset, state, flags, ..
+            } = *self.slot(id);
+            // It may have been wanted since, or have ended.
+            if state != State::Parked || parked.contains(&(offset, id)) {
+                continue;
+            }
+            rows.push(self.row(id, self.wake_at(id)));
+            if !flags.has(Flags::CARRIED) {
+                self.leave_ring(id);
+            }
+            parked.push((offset, id));
+        }
         parked
     }
 
@@ -386,6 +404,7 @@ impl Shard {
         let (tasks, bytes) = self.free_room();
         if self.leaving
             || self.parked.loading.is_some()
+            || self.is_making_room()
             || self.parked.next_wake == Timestamp::MAX
             || tasks == 0
             || bytes == 0

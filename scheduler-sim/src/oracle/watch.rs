@@ -15,7 +15,7 @@ use scheduler_proto::worker::report::Outcome;
 use scheduler_sdk::session::LeaseKey;
 
 use super::said::Saying;
-use super::{accounts, endings, settled, terms};
+use super::{accounts, endings, settled};
 use crate::coverage::Point;
 use crate::world::World;
 
@@ -199,7 +199,7 @@ impl World {
                         let oracle = &mut self.oracle;
                         let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
                         oracle.check("leases", granted);
-                        let asked = terms::check_lease(lease, now, self.plan.every.hasten > 0);
+                        let asked = oracle.terms.check_lease(lease, now, self.plan.every.hasten > 0);
                         oracle.check("terms", asked);
                         let again = endings::check_lease(&mut self.store, partition, offset, token);
                         oracle.check("endings", again);
@@ -293,6 +293,13 @@ impl World {
                     .iter()
                     .any(|task| task.wake_at == Timestamp::ZERO),
                 Point::Carried,
+            ),
+            (
+                // Nothing else has a task wait that was never tried and that nobody wants later.
+                checkpoint.parked.iter().any(|task| {
+                    task.wake_at > Timestamp::ZERO && task.attempts.0 == 0 && task.spec.options.is_none()
+                }),
+                Point::MadeRoom,
             ),
         ] {
             if is_there {
