@@ -278,7 +278,8 @@ impl Shard {
             if state != State::Parked || parked.contains(&(offset, id)) {
                 continue;
             }
-            rows.push(self.row(id, self.wake_at(id)));
+            let row = self.row(id, self.wake_at(id));
+            rows.push(row);
             if !flags.has(Flags::CARRIED) {
                 self.leave_ring(id);
             }
