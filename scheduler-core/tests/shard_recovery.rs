@@ -600,3 +600,18 @@ fn a_worker_without_a_session_keeps_a_lease_that_was_never_saved_by_its_sign_of_
         assert_eq!(world.state(task), TaskState::Succeeded);
     }
 }
+
+#[test]
+fn who_reports_without_a_session_is_to_report_again_until_the_task_is_there() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    let lease = world.lease(ANNA);
+    world.activate(true);
+    // The word is kept, but no checkpoint has it.
+    assert_eq!(world.report(ANNA, &lease, success()), Answer::Elsewhere);
+    assert_eq!(world.report(ANNA, &lease, success()), Answer::Elsewhere);
+    world.forward();
+    assert_eq!(world.state(task), TaskState::Succeeded);
+    world.save();
+    assert!(world.store.results.contains_key(&task));
+}

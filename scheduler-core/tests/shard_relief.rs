@@ -204,5 +204,6 @@ fn a_cancelled_task_whose_lease_was_lost_on_the_way_does_not_run_again() {
     world.activate(true);
     world.attach(ANNA, &[], &[]);
     world.forward();
+    world.advance(GRACE);
     assert_eq!(world.state(task), TaskState::Cancelled);
 }
