@@ -615,3 +615,36 @@ fn who_reports_without_a_session_is_to_report_again_until_the_task_is_there() {
     world.save();
     assert!(world.store.results.contains_key(&task));
 }
+
+#[test]
+fn what_the_log_loses_under_a_shard_is_counted_as_lost_and_does_not_hold_the_log() {
+    let mut world = World::new(policy());
+    let first = world.arrive(task());
+    // Two that nobody has read, and nothing follows.
+    let start = Offset(first.0 + 3);
+    assert_eq!(world.tell(Input::Lost(start)), Answer::Done);
+    assert_eq!(world.tell(Input::Lost(start)), Answer::Late);
+    let account = world.shard.account();
+    assert_eq!((account.lost, account.absent, account.live), (2, 0, 1));
+    let lease = world.lease(ANNA);
+    world.report(ANNA, &lease, success());
+    world.save();
+    assert_eq!(world.store.resume, start);
+    world.submit_at(start, RecordBody::Task(task()));
+    world.forward();
+    assert_eq!(world.lease(ANNA).offset, start);
+}
+
+#[test]
+fn what_was_lost_before_a_shard_came_up_is_counted_though_nothing_follows() {
+    let mut world = World::new(policy());
+    let task = world.arrive(task());
+    world.save();
+    world.log.clear();
+    world.store.log_start = task.next();
+    world.crash();
+    let account = world.shard.account();
+    assert_eq!((account.lost, account.live, account.parked()), (1, 0, Some(0)));
+    world.save();
+    assert_eq!(world.store.resume, task.next());
+}

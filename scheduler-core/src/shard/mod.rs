@@ -84,6 +84,8 @@ pub use self::view::{Counts, Found};
 pub enum Input {
     /// The log's next record. Records that came before are ignored.
     Arrive(Record),
+    /// The log begins at this offset: what lay before it and was not read is gone.
+    Lost(Offset),
     /// The answer to [`Output::LoadParked`]. `next_wake` is when the first task after these is wanted; [`Timestamp::MAX`] if there is none.
     Unpark {
         /// That of the output. What answers an earlier one, or comes twice, is not taken.
@@ -329,6 +331,8 @@ impl Shard {
         };
         // The first checkpoint says that this activation came up.
         shard.mark_dirty();
+        // Nobody has said anything yet of what is gone.
+        shard.lose_before(config.log_start.0, &mut Vec::new());
         Ok(shard)
     }
 
@@ -394,6 +398,7 @@ impl Shard {
                 outcome,
             } => self.report(worker, offset.0, token, outcome, out),
             Input::Arrive(record) => self.arrive(record, out),
+            Input::Lost(start) => self.lose_before(start.0, out),
             Input::Unpark {
                 page,
                 tasks,
