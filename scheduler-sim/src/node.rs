@@ -30,6 +30,7 @@ use crate::coverage::Point;
 use crate::net::ConnId;
 use crate::placement::Step as PlacementStep;
 use crate::wire;
+use crate::worker::Routes;
 use crate::world::{Happening, World};
 
 /// Messages taken together.
@@ -105,6 +106,8 @@ pub(crate) struct Node {
     /// The last number of a stay, mark or forwarder that was given out.
     last_mark: u64,
     pub(crate) placement_mail_at: u64,
+    /// Who owns what, as it tells workers.
+    pub(crate) routes: Routes,
 }
 
 #[derive(Debug)]
@@ -141,6 +144,7 @@ impl Node {
             paused: false,
             last_mark: 0,
             placement_mail_at: 0,
+            routes: Routes::default(),
         }
     }
 }

@@ -141,6 +141,18 @@ impl Oracle {
 
     pub(crate) fn log_has_gap(&mut self) {
         self.resume.log_has_gap();
+        self.lost.log_has_gap();
+    }
+
+    /// The log has dropped what is before an offset, whether or not somebody needs it.
+    pub(crate) fn records_are_lost(&mut self, partition: Partition, before: Offset) {
+        self.lost.records_are_lost(partition, before);
+        self.resume.log_has_gap();
+    }
+
+    /// Whether a log that begins at `start` has lost what was before.
+    pub(crate) fn are_lost(&self, partition: Partition, start: Offset) -> bool {
+        self.lost.are_lost(partition, start)
     }
 
     pub(crate) fn policy_changed(&mut self, policy: &PipelinePolicy) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use scheduler_core::id::Partition;
 use scheduler_core::policy::PipelinePolicy;
+use scheduler_sdk::session::Located;
 
 use crate::calls::{LogCall, StoreCall};
 use crate::client::Submission;
@@ -34,17 +35,51 @@ const CHECK_EVERY: u64 = 500;
 /// Something that is to happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    NodeTurn { node: usize, life: u32 },
-    Mail { node: usize, life: u32, mail: Mail },
+    NodeTurn {
+        node: usize,
+        life: u32,
+    },
+    Mail {
+        node: usize,
+        life: u32,
+        mail: Mail,
+    },
     StartNode(usize),
-    ResumeNode { node: usize, life: u32 },
-    WorkerTurn { worker: usize, life: u32 },
+    ResumeNode {
+        node: usize,
+        life: u32,
+    },
+    WorkerTurn {
+        worker: usize,
+        life: u32,
+    },
     StartWorker(usize),
-    ResumeWorker { worker: usize, life: u32 },
-    EndWorker { worker: usize, life: u32 },
+    ResumeWorker {
+        worker: usize,
+        life: u32,
+    },
+    EndWorker {
+        worker: usize,
+        life: u32,
+    },
     Frame(ConnId, Frame),
     StoreCall(StoreCall),
-    LogCall { node: usize, life: u32, call: LogCall },
+    LogCall {
+        node: usize,
+        life: u32,
+        call: LogCall,
+    },
+    /// A worker asks a node who owns what.
+    Ask {
+        worker: usize,
+        life: u32,
+        node: usize,
+    },
+    Located {
+        worker: usize,
+        life: u32,
+        located: Located,
+    },
     Compose,
     Append(Submission),
     Placement(PlacementStep),
@@ -65,6 +100,8 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) placement: Placement,
+    /// How many the pipeline has by now.
+    pub(crate) partitions: u32,
     pub(crate) log: Log,
     pub(crate) log_waiters: BTreeMap<Partition, Vec<(usize, u32, LogCall)>>,
     pub(crate) log_away_until: u64,
@@ -91,6 +128,7 @@ impl World {
     fn begin(seed: u64, changes: &Changes) -> (Rng, Plan) {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
+        plan.draw_later(&mut Rng::new(!seed));
         let patience = plan.end_by - plan.heal_at;
         changes.apply(&mut plan);
         plan.end_by = plan.heal_at + patience;
@@ -110,6 +148,7 @@ impl World {
             workers: (0..plan.workers).map(|_| Worker::down()).collect(),
             conns: Vec::new(),
             placement: Placement::default(),
+            partitions: plan.partitions,
             log: Log::default(),
             log_waiters: BTreeMap::new(),
             log_away_until: 0,
@@ -164,6 +203,12 @@ impl World {
             Happening::Frame(conn, frame) => self.frame(conn, frame),
             Happening::StoreCall(call) => self.store_call(call),
             Happening::LogCall { node, life, call } => self.log_call(node, life, call),
+            Happening::Ask { worker, life, node } => self.asked(worker, life, node),
+            Happening::Located {
+                worker,
+                life,
+                located,
+            } => self.answered(worker, life, located),
             Happening::Compose => self.compose(),
             Happening::Append(submission) => self.append(submission),
             Happening::Placement(step) => self.placement_step(step),
@@ -205,8 +250,8 @@ impl World {
             let life = self.nodes[node].life;
             self.mail(node, life, Mail::TryAgain);
         }
-        // Nothing in front of several nodes keeps a connection for ever.
-        if self.nodes.len() > 1 && self.rng.chance(50) {
+        // Where workers do not know of owners, something in front of several nodes does not keep a connection for ever.
+        if self.plan.fleet == 0 && self.nodes.len() > 1 && self.rng.chance(50) {
             let conns = self.open_conns();
             if !conns.is_empty() {
                 let conn = *self.rng.pick(&conns);

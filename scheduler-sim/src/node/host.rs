@@ -192,7 +192,9 @@ impl World {
                 log_end,
             } => {
                 // Who was replaced meanwhile may find that its follower has truncated the log.
-                if missing > 0 && shard.tenure().epoch.0 == self.store.shard(partition).epoch {
+                if missing > 0 && self.oracle.are_lost(partition, from) {
+                    self.coverage.hit(Point::Missing);
+                } else if missing > 0 && shard.tenure().epoch.0 == self.store.shard(partition).epoch {
                     self.oracle.fail(
                         "log",
                         format!("{missing} records of {partition:?} are gone before their time"),

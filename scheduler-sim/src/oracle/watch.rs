@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{Epoch, Partition};
+use scheduler_core::id::{Epoch, Partition, ShardId, Tenure};
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::Effect;
 use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
@@ -243,6 +243,7 @@ impl World {
                         });
                     let settled = settled::check(
                         &self.oracle.said,
+                        &self.oracle.lost,
                         &self.oracle.revived,
                         &mut self.store,
                         node,
@@ -343,7 +344,7 @@ impl World {
     /// Whether every task has ended and is saved, and every worker knows.
     pub(crate) fn all_has_ended(&self) -> bool {
         self.oracle.lost.all_ended(&self.store)
-            && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
+            && self.workers.iter().all(|worker| worker.fleet.unsettled() == 0)
     }
 
     /// Why that is not so, for people.
@@ -351,7 +352,7 @@ impl World {
         let unsettled: Vec<usize> = self
             .workers
             .iter()
-            .map(|worker| worker.session.unsettled())
+            .map(|worker| worker.fleet.unsettled())
             .collect();
         let shards: Vec<String> = self
             .nodes
@@ -377,9 +378,26 @@ impl World {
 
     /// At the very end, everything must be where it belongs.
     pub(crate) fn check_accounts(&mut self) {
-        let once = self.oracle.keys.check_end(&self.store);
+        let once = self.oracle.keys.check_end(&self.store, &self.oracle.lost);
         self.oracle.check("keys", once);
         let counted = accounts::check_end(&self.store, &self.oracle.lost);
         self.oracle.check("accounts", counted);
+        for shard in self.nodes.iter().flat_map(|node| node.machine.shards()) {
+            let Tenure {
+                shard: ShardId { partition, .. },
+                epoch,
+            } = shard.tenure();
+            let account = shard.account();
+            // A zombie has counted less than it thinks.
+            let is_owner = self
+                .store
+                .shards
+                .get(&partition)
+                .is_some_and(|rows| Epoch(rows.epoch) == epoch);
+            if is_owner && account.is_complete && shard.is_saved() {
+                let counted = self.oracle.lost.check_counted(&self.store, &account, partition);
+                self.oracle.check("lost", counted);
+            }
+        }
     }
 }
