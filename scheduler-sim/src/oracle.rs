@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{Epoch, Offset, Partition, Tenure};
+use scheduler_core::id::{Epoch, LeaseToken, Offset, Partition, Tenure};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::session::SessionId;
 use scheduler_core::task::RecordBody;
@@ -148,6 +148,11 @@ impl Oracle {
     pub(crate) fn records_are_lost(&mut self, partition: Partition, before: Offset) {
         self.lost.records_are_lost(partition, before);
         self.resume.log_has_gap();
+    }
+
+    /// Tasks that were given for a poll go back: nobody has them.
+    pub(crate) fn polled_back(&mut self, partition: Partition, offset: Offset, token: LeaseToken) {
+        self.leases.stopped(partition, offset, token);
     }
 
     /// Whether a log that begins at `start` has lost what was before.

@@ -14,10 +14,11 @@ use crate::coverage::Coverage;
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::net::{Conn, ConnId, Frame};
-use crate::node::{Mail, Node};
+use crate::node::{Mail, Node, PollCall};
 use crate::oracle::Oracle;
 use crate::placement::{Placement, Step as PlacementStep};
 use crate::plan::Plan;
+use crate::poller::{PollAnswer, Poller};
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::shrink::Changes;
@@ -62,6 +63,12 @@ pub(crate) enum Happening {
         worker: usize,
         life: u32,
     },
+    PollerTurn {
+        poller: usize,
+        life: u32,
+    },
+    StartPoller(usize),
+    Polled(PollCall, PollAnswer),
     Frame(ConnId, Frame),
     StoreCall(StoreCall),
     LogCall {
@@ -98,6 +105,7 @@ pub(crate) struct World {
     pub(crate) queue: Queue<Happening>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) workers: Vec<Worker>,
+    pub(crate) pollers: Vec<Poller>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) placement: Placement,
     /// How many the pipeline has by now.
@@ -146,6 +154,7 @@ impl World {
             queue: Queue::new(),
             nodes: (0..plan.nodes).map(|_| Node::down(policy.clone())).collect(),
             workers: (0..plan.workers).map(|_| Worker::down()).collect(),
+            pollers: (0..plan.pollers).map(|_| Poller::down()).collect(),
             conns: Vec::new(),
             placement: Placement::default(),
             partitions: plan.partitions,
@@ -175,6 +184,9 @@ impl World {
         }
         for worker in 0..self.workers.len() {
             self.start_worker(worker);
+        }
+        for poller in 0..self.pollers.len() {
+            self.start_poller(poller);
         }
         self.arrange_submissions();
         self.arrange_faults();
@@ -229,6 +241,9 @@ impl World {
                     self.crash_worker(worker);
                 }
             }
+            Happening::PollerTurn { poller, life } => self.poller_turn(poller, life),
+            Happening::StartPoller(poller) => self.start_poller(poller),
+            Happening::Polled(call, answer) => self.polled(call, answer),
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal => self.heal(),
             Happening::Check => self.check_end(),
