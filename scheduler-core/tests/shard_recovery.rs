@@ -6,7 +6,7 @@ use common::world::*;
 use scheduler_core::id::{Attempt, Epoch, Offset};
 use scheduler_core::outcome::{AttemptOutcome, DeadReason};
 use scheduler_core::policy::{PipelinePolicy, RetryPolicy, Timeouts};
-use scheduler_core::port::gateway::TaskState;
+use scheduler_core::port::gateway::{Lease, TaskState};
 use scheduler_core::shard::{Answer, Found, Input};
 use scheduler_core::task::RecordBody;
 
@@ -647,4 +647,45 @@ fn what_was_lost_before_a_shard_came_up_is_counted_though_nothing_follows() {
     assert_eq!((account.lost, account.live, account.parked()), (1, 0, Some(0)));
     world.save();
     assert_eq!(world.store.resume, task.next());
+}
+
+/// A shard whose last owner vanished after two attempts that it had not saved: Bert's failed, and Anna has the second one.
+fn with_an_attempt_after_a_failure() -> (World, [Lease; 2]) {
+    let mut world = World::new(PipelinePolicy {
+        retry: RetryPolicy {
+            initial_backoff: secs(3_600),
+            max_backoff: secs(3_600),
+            ..policy().retry
+        },
+        ..policy()
+    });
+    let task = world.arrive(task());
+    let first = world.lease(BERT);
+    world.report(BERT, &first, failure());
+    world.tell(Input::Hasten(task));
+    let second = world.lease(ANNA);
+    world.crash();
+    world.attach(BERT, &[], &[(&first, failure())]);
+    world.save();
+    (world, [first, second])
+}
+
+#[test]
+fn a_success_after_a_failure_that_another_worker_told_first_is_taken_within_the_grace() {
+    let (mut world, [_, second]) = with_an_attempt_after_a_failure();
+    world.attach(ANNA, &[], &[(&second, success())]);
+    assert_eq!(world.state(second.offset), TaskState::Succeeded);
+    world.save();
+    assert_eq!(world.settled.last(), Some(&(ANNA, 1)));
+}
+
+#[test]
+fn a_long_delay_is_parked_once_the_grace_is_over() {
+    let (mut world, [first, _]) = with_an_attempt_after_a_failure();
+    assert_eq!(world.state(first.offset), TaskState::Delayed);
+    assert!(world.store.parked.is_empty());
+    world.advance(GRACE);
+    world.save();
+    assert_eq!(world.shard.find(first.offset), Found::Elsewhere);
+    assert_eq!(world.store.parked[&first.offset].attempts, Attempt(1));
 }

@@ -239,7 +239,13 @@ impl Shard {
         self.counts.delayed += 1;
         let wake_at = self.wake_at(id);
         let is_long = wake_at > self.now + self.policy.window.park_after && wake_at > self.parked.horizon();
-        if is_long && !self.slot(id).flags.has(Flags::CARRIED) {
+        let slot = self.slot(id);
+        if is_long && slot.attempts > 0 && self.recovery.is_unsure(slot.offset, self.now) {
+            // A worker that has yet to come back may have succeeded in a later attempt: that can be taken only while the task is here.
+            let grace_until = self.recovery.grace_until;
+            self.slot_mut(id).state = State::Delayed;
+            self.wheel.arm(id, wake_at.min(grace_until));
+        } else if is_long && !slot.flags.has(Flags::CARRIED) {
             self.slot_mut(id).state = State::Parked;
             self.parking.push(id);
             self.wheel.disarm(id);
