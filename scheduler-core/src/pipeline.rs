@@ -135,11 +135,11 @@ impl PipelineNode {
             Event::Commands(session, commands) => self.commands(now, session, commands, effects),
             Event::Activate(shard) => self.activate(now, *shard, effects),
             Event::Deactivate(partition) => {
-                if self.shards.remove(&partition).is_some() {
-                    for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
-                        session.moved.insert(partition);
-                        effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
-                    }
+                // One that leaves before it has come up is told of as well: its workers wait for it in their sessions.
+                self.shards.remove(&partition);
+                for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
+                    session.moved.insert(partition);
+                    effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
                 }
             }
             Event::Open(session, hello) => self.open(now, session, hello, effects),

@@ -285,17 +285,6 @@ fn a_session_that_was_there_when_its_shard_left_begins_anew_when_the_shard_comes
 }
 
 #[test]
-fn a_shard_that_was_not_here_is_nobodys_loss() {
-    let mut world = World::new(1);
-    world.open(1, ANNA);
-    world.effects();
-    world.event(Event::Deactivate(Partition(5)));
-    assert!(world.effects().is_empty());
-    world.activate(5);
-    assert!(world.ended().is_empty());
-}
-
-#[test]
 fn reports_for_a_shard_that_is_not_here_wait_for_it_up_to_a_bound() {
     let mut world = World::new(1);
     world.open(1, ANNA);
@@ -535,4 +524,18 @@ fn a_shard_that_comes_has_sessions_that_share_introduced_anew() {
     assert_eq!(world.ended(), Vec::<u64>::new());
     world.activate(1);
     assert_eq!(world.ended(), [1]);
+}
+
+#[test]
+fn a_shard_that_leaves_before_it_has_come_up_is_told_of_to_those_who_wait_for_it() {
+    let mut world = World::new(0);
+    world.open(1, ANNA);
+    world.event(Event::Deactivate(Partition(3)));
+    let told = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Tell(SessionId(1), WorkerEvent::Moved(Partition(3)))
+        )
+    };
+    assert!(world.effects.iter().any(told), "{:?}", world.effects);
 }

@@ -399,10 +399,7 @@ impl Session {
             }
             (Response::Stop(stop), _) => {
                 for key in stop.refs.into_iter().map(LeaseKey::from) {
-                    if let Some(held @ Held::Running) = self.held.get_mut(&key) {
-                        *held = Held::Stopping;
-                        out.push(Output::Stop(key));
-                    }
+                    self.stop(key, out);
                 }
             }
             (Response::Definition(definition), _) => out.push(Output::Define(definition)),
@@ -418,6 +415,14 @@ impl Session {
             (Response::Recalled(count), _) => self.credits = self.credits.saturating_sub(count),
             // Whoever deals the room out hears it.
             (Response::Waiting(_), _) => {}
+        }
+    }
+
+    /// Has an attempt stopped, if it runs; whoever said so need not be the node that this session is with.
+    fn stop(&mut self, key: LeaseKey, out: &mut Vec<Output>) {
+        if let Some(held @ Held::Running) = self.held.get_mut(&key) {
+            *held = Held::Stopping;
+            out.push(Output::Stop(key));
         }
     }
 

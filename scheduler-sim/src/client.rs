@@ -32,7 +32,7 @@ impl World {
             self.coverage.hit(Point::HotPartition);
         }
         let partition =
-            Partition(u32::try_from(self.rng.range(0, u64::from(self.plan.partitions) - 1)).unwrap_or(0));
+            Partition(u32::try_from(self.rng.range(0, u64::from(self.partitions) - 1)).unwrap_or(0));
         let partition = if is_hot { Partition(0) } else { partition };
         let tasks = self.rng.range(1, self.plan.batch);
         let bodies = (0..tasks).map(|_| self.compose_task()).collect();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use scheduler_core::id::{Offset, Partition};
 use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::port::log::Bounds;
 
 use crate::coverage::Point;
 use crate::node::{Change, Mail};
@@ -31,10 +33,15 @@ pub(crate) enum Fault {
     Redrive,
     Policy,
     PipelinePause,
+    Growth,
+    Loss,
 }
 
+/// More partitions than so many the pipeline does not get.
+const MOST_PARTITIONS: u32 = 6;
+
 impl Fault {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 20] = [
         Self::NodeCrash,
         Self::NodePause,
         Self::Rolling,
@@ -53,6 +60,8 @@ impl Fault {
         Self::Redrive,
         Self::Policy,
         Self::PipelinePause,
+        Self::Growth,
+        Self::Loss,
     ];
 }
 
@@ -85,6 +94,8 @@ impl World {
             Fault::Redrive => every.redrive,
             Fault::Policy => every.policy,
             Fault::PipelinePause => every.pipeline_pause,
+            Fault::Growth => every.growth,
+            Fault::Loss => every.loss,
         };
         if mean > 0 {
             let at = self.now + self.rng.range(1, mean * 2);
@@ -204,7 +215,34 @@ impl World {
                 self.pipeline_is_paused = !self.pipeline_is_paused;
                 self.tell_nodes(|world| Mail::Pause(world.pipeline_is_paused));
             }
+            Fault::Growth => {
+                if self.partitions < MOST_PARTITIONS {
+                    self.coverage.hit(Point::Grown);
+                    self.partitions += 1;
+                    self.trace.note(&[12, self.partitions.into()], || {
+                        format!("the pipeline has {} partitions now", self.partitions)
+                    });
+                    self.placement_step(PlacementStep::Look);
+                }
+            }
+            Fault::Loss => self.lose_records(),
         }
+    }
+
+    /// The log drops records that somebody still needs, as one does whose retention is too short.
+    fn lose_records(&mut self) {
+        let partition = Partition(u32::try_from(self.rng.index(self.partitions as usize)).unwrap_or(0));
+        let Bounds { start, end } = self.log.bounds(partition);
+        if start == end {
+            return;
+        }
+        let before = Offset(self.rng.range(start.0 + 1, end.0));
+        self.trace.note(&[13, partition.0.into(), before.0], || {
+            format!("the log of {partition:?} loses what is before {before:?}")
+        });
+        self.coverage.hit(Point::LogLost);
+        self.log.truncate(partition, before);
+        self.oracle.records_are_lost(partition, before);
     }
 
     fn tell_nodes(&mut self, mail: impl Fn(&Self) -> Mail) {

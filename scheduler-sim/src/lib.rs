@@ -9,7 +9,7 @@
 //! | `plan.rs` | what a seed draws: sizes, policies, which faults and how often |
 //! | `world.rs`, `queue.rs` | the loop over simulated time |
 //! | `node.rs`, `node/` | the driver of the core's machines, of the shape of scheduler-runtime |
-//! | `worker.rs`, `client.rs` | those who work and those who submit |
+//! | `worker.rs`, `worker/`, `poller.rs`, `client.rs` | those who work, with sessions and without, and those who submit |
 //! | `net.rs`, `wire.rs` | connections, and what travels over them |
 //! | `log.rs`, `store.rs`, `calls.rs` | what is durable, and how calls of it fail |
 //! | `placement.rs`, `fault.rs`, `clock.rs` | who owns what, what goes wrong, what time it is |
@@ -35,6 +35,7 @@ mod node;
 mod oracle;
 mod placement;
 mod plan;
+mod poller;
 mod queue;
 mod rng;
 mod shrink;

@@ -7,6 +7,7 @@ use scheduler_proto::worker::session_response::Kind as Told;
 use crate::coverage::Point;
 use crate::node::Mail;
 use crate::wire;
+use crate::worker::Worker;
 use crate::world::{Happening, World};
 
 /// The number of a connection; none is used again.
@@ -54,7 +55,7 @@ impl World {
         self.conns.len() - 1
     }
 
-    fn net_delay(&mut self) -> u64 {
+    pub(crate) fn net_delay(&mut self) -> u64 {
         if !self.is_healed && self.rng.chance(self.plan.net.slow) {
             return self.rng.range(1, self.plan.net.slowest);
         }
@@ -169,6 +170,6 @@ impl World {
 
     /// Connections that nobody has left.
     pub(crate) fn open_conns(&self) -> Vec<ConnId> {
-        self.workers.iter().filter_map(|worker| worker.conn).collect()
+        self.workers.iter().flat_map(Worker::conns).collect()
     }
 }

@@ -5,6 +5,7 @@
 
 mod forward;
 mod host;
+mod poll;
 mod save;
 mod tasks;
 
@@ -12,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use scheduler_core::id::{NodeId, Offset, Partition, PipelineId, ShardId};
+use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::policy::PipelinePolicy;
-use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::port::gateway::{HeldLease, WorkerCommand, WorkerEvent, WorkerHello};
 use scheduler_core::port::log::Bounds;
 use scheduler_core::session::SessionId;
 use scheduler_core::task::Record;
@@ -22,6 +24,7 @@ use scheduler_core::time::Timestamp;
 
 pub(crate) use self::forward::MOST_RECORDS;
 pub(crate) use self::host::Hosted;
+pub(crate) use self::poll::PollCall;
 pub(crate) use self::save::Saver;
 pub(crate) use self::tasks::{Change, Request, Stage};
 use crate::calls::{LogCall, StoreAnswer, StoreCall};
@@ -30,6 +33,7 @@ use crate::coverage::Point;
 use crate::net::ConnId;
 use crate::placement::Step as PlacementStep;
 use crate::wire;
+use crate::worker::Routes;
 use crate::world::{Happening, World};
 
 /// Messages taken together.
@@ -56,6 +60,11 @@ pub(crate) enum Mail {
     Open(SessionId, WorkerHello),
     Close(SessionId),
     Commands(SessionId, Vec<WorkerCommand>),
+    /// A worker without a session asks for tasks.
+    Poll(PollCall, u32),
+    PollOver(SessionId),
+    PolledReport(PollCall, HeldLease, AttemptOutcome),
+    PolledExtend(PollCall, HeldLease),
     Change(Request),
     Policy(Arc<PipelinePolicy>),
     Pause(bool),
@@ -92,6 +101,8 @@ pub(crate) struct Node {
     /// What placement says is ours.
     assigned: BTreeSet<Partition>,
     sessions: BTreeMap<SessionId, Telling>,
+    /// Who waits for tasks without a session.
+    pub(crate) polls: BTreeMap<SessionId, PollCall>,
     next_session: u64,
     mail: VecDeque<Mail>,
     pub(crate) turn_at: Option<u64>,
@@ -105,6 +116,8 @@ pub(crate) struct Node {
     /// The last number of a stay, mark or forwarder that was given out.
     last_mark: u64,
     pub(crate) placement_mail_at: u64,
+    /// Who owns what, as it tells workers.
+    pub(crate) routes: Routes,
 }
 
 #[derive(Debug)]
@@ -130,6 +143,7 @@ impl Node {
             hosted: BTreeMap::new(),
             assigned: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            polls: BTreeMap::new(),
             next_session: 0,
             mail: VecDeque::new(),
             turn_at: None,
@@ -141,6 +155,7 @@ impl Node {
             paused: false,
             last_mark: 0,
             placement_mail_at: 0,
+            routes: Routes::default(),
         }
     }
 }
@@ -220,6 +235,8 @@ impl World {
         }
         node.turn_at = None;
         let now = node.clock.now(self.now);
+        self.oracle.clock(now);
+        let node = &mut self.nodes[index];
         let taken = node.mail.len().min(BATCH);
         node.restless = if taken == 0 { node.restless + 1 } else { 0 };
         if node.restless > RESTLESS {
@@ -274,6 +291,12 @@ impl World {
                 self.oracle_commands(index, now, session, &commands);
                 self.event(index, now, Event::Commands(session, commands));
             }
+            // Its last shard has left since the session was asked for.
+            Mail::Open(session, _) if self.nodes[index].hosted.is_empty() => {
+                if let Some(telling) = self.nodes[index].sessions.remove(&session) {
+                    self.hang_up(telling.conn);
+                }
+            }
             Mail::Open(session, hello) => {
                 self.trace.note(&[7, index as u64, session.0], || {
                     format!("node {index} opens {session:?}: {hello:?}")
@@ -321,6 +344,12 @@ impl World {
                     self.lose(index, now, partition);
                 }
             }
+            Mail::Poll(call, limit) => self.poll(index, now, call, limit),
+            Mail::PollOver(session) => self.poll_is_over(index, now, session),
+            Mail::PolledReport(call, lease, outcome) => {
+                self.polled_report(index, now, call, lease, outcome);
+            }
+            Mail::PolledExtend(call, lease) => self.polled_extend(index, now, call, lease),
             Mail::Change(request) => self.change(index, now, request),
             Mail::Policy(policy) => {
                 self.nodes[index].policy = policy.clone();
@@ -406,7 +435,8 @@ impl World {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Tell(session, event) => self.tell(index, session, event),
-                Effect::Answer(..) | Effect::Changed(..) => (),
+                Effect::Answer(session, leases) => self.answer_poll(index, session, leases),
+                Effect::Changed(..) => (),
                 Effect::End(session) => {
                     self.coverage.hit(Point::SessionSwept);
                     if let Some(telling) = self.nodes[index].sessions.remove(&session) {
@@ -452,7 +482,7 @@ impl World {
     /// A worker has said hello on a connection: its session opens, and it is welcomed. `None` if the node takes no sessions.
     pub(crate) fn attach(&mut self, index: usize, conn: ConnId, hello: WorkerHello) -> Option<SessionId> {
         let node = &mut self.nodes[index];
-        if node.is_stopping {
+        if node.is_stopping || node.hosted.is_empty() {
             return None;
         }
         let session = SessionId(node.next_session);

@@ -18,10 +18,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{Epoch, Offset, Partition, Tenure};
+use scheduler_core::id::{Epoch, LeaseToken, Offset, Partition, Tenure};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::session::SessionId;
 use scheduler_core::task::RecordBody;
+use scheduler_core::time::Timestamp;
 
 use self::accounts::Accounts;
 use self::attempts::Attempts;
@@ -32,6 +33,7 @@ use self::memory::Memory;
 use self::once::Once;
 use self::resume::Resume;
 use self::said::Said;
+use self::terms::Terms;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::store::Store;
@@ -60,6 +62,7 @@ pub(crate) struct Oracle {
     accounts: Accounts,
     attempts: Attempts,
     said: Said,
+    terms: Terms,
     /// Dead letters that were brought back: what was said of them before does not count.
     revived: BTreeSet<(Partition, Offset)>,
 }
@@ -77,6 +80,7 @@ impl Oracle {
             accounts: Accounts::default(),
             attempts: Attempts::default(),
             said: Said::default(),
+            terms: Terms::default(),
             revived: BTreeSet::new(),
         }
     }
@@ -102,6 +106,11 @@ impl Oracle {
             what,
             at_ms: now,
         })
+    }
+
+    /// A node looks at its clock.
+    pub(crate) fn clock(&mut self, now: Timestamp) {
+        self.terms.clock(now);
     }
 
     pub(crate) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {
@@ -132,6 +141,23 @@ impl Oracle {
 
     pub(crate) fn log_has_gap(&mut self) {
         self.resume.log_has_gap();
+        self.lost.log_has_gap();
+    }
+
+    /// The log has dropped what is before an offset, whether or not somebody needs it.
+    pub(crate) fn records_are_lost(&mut self, partition: Partition, before: Offset) {
+        self.lost.records_are_lost(partition, before);
+        self.resume.log_has_gap();
+    }
+
+    /// Tasks that were given for a poll go back: nobody has them.
+    pub(crate) fn polled_back(&mut self, partition: Partition, offset: Offset, token: LeaseToken) {
+        self.leases.stopped(partition, offset, token);
+    }
+
+    /// Whether a log that begins at `start` has lost what was before.
+    pub(crate) fn are_lost(&self, partition: Partition, start: Offset) -> bool {
+        self.lost.are_lost(partition, start)
     }
 
     pub(crate) fn policy_changed(&mut self, policy: &PipelinePolicy) {

@@ -23,6 +23,8 @@ pub(crate) enum Step {
     /// The member should have let go by now.
     RevokeIsOver(Partition, u64),
     Rebalance,
+    /// There may be more partitions than before.
+    Look,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,7 @@ impl World {
                 self.placement.owners.remove(&partition);
                 self.placement_mail(owner.member, Mail::Lose(vec![partition]));
             }
+            Step::Look => (),
             Step::Rebalance => {
                 self.placement.turn += 1;
                 self.coverage.hit(Point::Rebalanced);
@@ -125,7 +128,7 @@ impl World {
         if members.is_empty() {
             return;
         }
-        for partition in (0..self.plan.partitions).map(Partition) {
+        for partition in (0..self.partitions).map(Partition) {
             let shift = if self.plan.together {
                 0
             } else {

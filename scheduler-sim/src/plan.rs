@@ -51,6 +51,10 @@ pub(crate) struct Plan {
     pub(crate) backoff: (u64, u64),
     /// Only schedulers and what they need fail, and are back soon: nothing may run twice.
     pub(crate) strict: bool,
+    /// Whether workers ask who owns what, and have a session with each owner: 1 or 0.
+    pub(crate) fleet: u64,
+    /// Workers that poll, without a session.
+    pub(crate) pollers: u64,
 }
 
 /// What tasks are like, each a share in a thousand.
@@ -94,6 +98,10 @@ pub(crate) struct Every {
     pub(crate) redrive: u64,
     pub(crate) policy: u64,
     pub(crate) pipeline_pause: u64,
+    /// The pipeline gets one more partition.
+    pub(crate) growth: u64,
+    /// The log loses records that nobody has done with.
+    pub(crate) loss: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -238,6 +246,22 @@ impl Plan {
             ),
             policy: Arc::new(policy),
             strict,
+            fleet: 0,
+            pollers: 0,
+        }
+    }
+
+    /// Draws what came to the simulator later, from a source of its own: without it, older seeds are the histories that they were.
+    pub(crate) fn draw_later(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.every.growth = rng.range(3_000, 40_000);
+        }
+        if rng.chance(120) {
+            self.every.loss = rng.range(3_000, 60_000);
+        }
+        self.fleet = u64::from(rng.chance(650));
+        if !self.strict && rng.chance(250) {
+            self.pollers = rng.range(1, 3);
         }
     }
 }

@@ -104,6 +104,12 @@ impl Store {
         (Saved::Done, true)
     }
 
+    /// Who claimed a shard last, and has not released it.
+    pub(crate) fn owner(&self, partition: Partition) -> Option<NodeId> {
+        let rows = self.shards.get(&partition)?;
+        rows.owner.filter(|_| !rows.released)
+    }
+
     pub(crate) fn release(&mut self, tenure: Tenure) {
         let rows = self.shard(tenure.shard.partition);
         if tenure.epoch == Epoch(rows.epoch) {

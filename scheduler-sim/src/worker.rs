@@ -1,4 +1,6 @@
-//! A worker process: the SDK's session machine, driven as the SDK's driver does, and tasks that end as it was drawn for them.
+//! A worker process: the SDK's machine, driven as the SDK's driver does, and tasks that end as it was drawn for them.
+
+mod lines;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,18 +8,18 @@ use bytes::Bytes;
 use scheduler_proto::worker::Lease;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_proto::worker::session_response::Kind as Told;
-use scheduler_sdk::session::{Input, LeaseKey, Output, Session, SessionConfig};
+use scheduler_sdk::session::{Fleet, Input, LeaseKey, Located, Output, SessionConfig, Site};
+
+use self::lines::{Line, Lines};
+pub(crate) use self::lines::{Question, Routes};
 
 use crate::clock::Clock;
 use crate::coverage::Point;
 use crate::net::ConnId;
 use crate::world::{Happening, World};
 
-/// How long a worker waits for a node that does not answer at all.
-const CONNECT_TIMEOUT: u64 = 5_000;
 /// How long the SDK waits for tasks to end, to be dropped and to be settled, before a drained worker ends all the same.
 const DRAIN_TIMEOUT: u64 = 50_000;
-const KEEP_ALIVE: u64 = 20_000;
 
 /// What a task does to the worker that runs it: the first byte of its params.
 pub(crate) mod kind {
@@ -37,15 +39,22 @@ pub(crate) struct Worker {
     pub(crate) is_up: bool,
     pub(crate) is_paused: bool,
     clock: Clock,
-    pub(crate) session: Session,
-    pub(crate) conn: Option<ConnId>,
-    inputs: VecDeque<Input>,
-    failures: u32,
-    welcome_since: Option<u64>,
+    pub(crate) fleet: Fleet,
+    lines: Lines,
+    question: Question,
+    inputs: VecDeque<Heard>,
     running: BTreeMap<LeaseKey, Running>,
     pub(crate) turn_at: Option<u64>,
-    connect_at: Option<u64>,
     attempts: usize,
+}
+
+/// What waits for a worker's next turn.
+#[derive(Debug)]
+enum Heard {
+    /// Over a connection.
+    Over(ConnId, Input),
+    Located(Located),
+    Drain,
 }
 
 #[derive(Debug)]
@@ -62,21 +71,24 @@ impl Worker {
             is_up: false,
             is_paused: false,
             clock: Clock::new(0, 0, 1_000_000),
-            session: session_of([0; 16], 1, 1),
-            conn: None,
+            fleet: fleet_of([0; 16], 1, 1),
+            lines: BTreeMap::new(),
+            question: Question::default(),
             inputs: VecDeque::new(),
-            failures: 0,
-            welcome_since: None,
             running: BTreeMap::new(),
             turn_at: None,
-            connect_at: None,
             attempts: 0,
         }
     }
+
+    /// Its connections, by where they lead.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = ConnId> {
+        self.lines.values().filter_map(|line| line.conn)
+    }
 }
 
-fn session_of(worker_id: [u8; 16], concurrency: u32, max_unsettled: usize) -> Session {
-    Session::new(SessionConfig {
+fn fleet_of(worker_id: [u8; 16], concurrency: u32, max_unsettled: usize) -> Fleet {
+    Fleet::new(SessionConfig {
         application: "sim".into(),
         pipeline: "sim".into(),
         worker_id,
@@ -96,27 +108,31 @@ impl World {
             life,
             is_up: true,
             clock,
-            session: session_of(id, self.plan.concurrency, self.plan.max_unsettled),
-            connect_at: Some(self.now),
+            fleet: fleet_of(id, self.plan.concurrency, self.plan.max_unsettled),
             attempts: self.rng.index(self.plan.nodes),
             ..Worker::down()
         };
         self.trace.note(&[30, index as u64], || {
             format!("worker {index} starts, life {life}")
         });
+        if self.plan.fleet == 0 {
+            // It has one session, wherever that leads.
+            let unknown = Heard::Located(Located::Unknown);
+            self.workers[index].inputs.push_back(unknown);
+        }
         self.wake_worker(index, self.now);
     }
 
     pub(crate) fn crash_worker(&mut self, index: usize) {
         let worker = &mut self.workers[index];
-        let (life, conn) = (worker.life, worker.conn);
+        let (life, conns) = (worker.life, worker.conns().collect::<Vec<_>>());
         *worker = Worker {
             life: life + 1,
             ..Worker::down()
         };
         self.trace
             .note(&[31, index as u64], || format!("worker {index} is gone"));
-        if let Some(conn) = conn {
+        for conn in conns {
             if self.rng.chance(700) {
                 self.cut(conn);
             } else {
@@ -139,12 +155,11 @@ impl World {
     /// Something comes over a connection; `None`: it is gone.
     pub(crate) fn worker_hears(&mut self, index: usize, life: u32, conn: ConnId, told: Option<Told>) {
         let worker = &mut self.workers[index];
-        if !worker.is_up || worker.life != life || worker.conn != Some(conn) {
+        if !worker.is_up || worker.life != life || worker.conns().all(|open| open != conn) {
             return;
         }
-        worker
-            .inputs
-            .push_back(told.map_or(Input::Disconnected, Input::Received));
+        let input = told.map_or(Input::Disconnected, Input::Received);
+        worker.inputs.push_back(Heard::Over(conn, input));
         if !worker.is_paused {
             self.wake_worker(index, self.now);
         }
@@ -157,28 +172,33 @@ impl World {
         }
         worker.turn_at = None;
         let mut out = Vec::new();
-        if worker.conn.is_none() && worker.connect_at.is_some_and(|at| at <= self.now) {
-            self.open_conn(index, &mut out);
+        // Without a question there is an answer before anything else.
+        while let Some(Heard::Located(_)) = self.workers[index].inputs.front() {
+            self.hear(index, &mut out);
         }
+        self.follow(index);
+        self.open_conns_due(index, &mut out);
         self.end_tasks(index, &mut out);
-        while let Some(input) = self.workers[index].inputs.pop_front() {
-            if input == Input::Disconnected {
-                if self.workers[index].conn.is_none() {
-                    continue;
-                }
-                self.lose_conn(index);
-            }
-            let worker = &mut self.workers[index];
-            worker.session.handle(input, &mut out);
-            if worker.session.is_open() && worker.welcome_since.is_none() {
-                worker.welcome_since = Some(self.now);
-            }
+        while !self.workers[index].inputs.is_empty() {
+            self.hear(index, &mut out);
         }
+        self.ask_for_owners(index);
         let worker = &mut self.workers[index];
         let elapsed = worker.clock.elapsed(self.now);
-        worker.session.flush(elapsed, &mut out);
+        worker.fleet.flush(elapsed, &mut out);
         self.act(index, &mut out);
+        self.follow(index);
         self.arm_worker(index);
+    }
+
+    /// Takes the next of what waits.
+    fn hear(&mut self, index: usize, out: &mut Vec<(Site, Output)>) {
+        match self.workers[index].inputs.pop_front() {
+            Some(Heard::Over(conn, input)) => self.hear_over(index, conn, input, out),
+            Some(Heard::Located(located)) => self.located(index, located, out),
+            Some(Heard::Drain) => self.workers[index].fleet.drain(out),
+            None => (),
+        }
     }
 
     /// When the worker has something to do again.
@@ -189,108 +209,38 @@ impl World {
         }
         let ends = worker.running.values().filter_map(|running| running.ends_at);
         let flush = worker
-            .session
+            .fleet
             .next_deadline()
             .map(|after| worker.clock.reaches_elapsed(after));
-        let connect = worker.connect_at.filter(|_| worker.conn.is_none());
-        let next = ends.chain(flush).chain(connect).min();
+        let connect = worker.lines.values().filter_map(Line::due);
+        let next = ends.chain(flush).chain(connect).chain(worker.asks_at()).min();
         if let Some(at) = next {
             self.wake_worker(index, at.max(self.now + 1));
         }
     }
 
-    fn open_conn(&mut self, index: usize, out: &mut Vec<Output>) {
-        self.workers[index].connect_at = None;
-        let Some(node) = self.choose_node(index) else {
-            return self.retry_conn(index, 0);
-        };
-        if !self.nodes[node].is_up {
-            return self.retry_conn(index, 0);
-        }
-        let conn = self.connect(index, node);
-        let life = self.workers[index].life;
-        if self.nodes[node].is_paused {
-            let at = self.now + CONNECT_TIMEOUT;
-            let frame = crate::net::Frame::WorkerHears;
-            self.queue.push(at, Happening::Frame(conn, frame));
-        }
-        self.trace.note(&[32, index as u64, node as u64], || {
-            format!("worker {index} life {life} connects to node {node}")
-        });
-        let worker = &mut self.workers[index];
-        worker.conn = Some(conn);
-        worker.session.handle(Input::Connected, out);
-    }
-
-    /// Where a worker connects: its servers in turn; with several nodes something in front sends it where work is.
-    fn choose_node(&mut self, index: usize) -> Option<usize> {
-        let worker = &mut self.workers[index];
-        worker.attempts += 1;
-        let owning: Vec<usize> = self
-            .placement
-            .owning()
-            .into_iter()
-            .filter(|(node, life)| self.nodes[*node].is_up && self.nodes[*node].life == *life)
-            .map(|(node, _)| node)
-            .collect();
-        if owning.is_empty() {
-            return Some(worker.attempts % self.nodes.len());
-        }
-        if self.rng.chance(300) {
-            return Some(*self.rng.pick(&owning));
-        }
-        let conns = &self.conns;
-        let workers = &self.workers;
-        let busy = |node: usize| {
-            let open = workers.iter().filter_map(|worker| worker.conn);
-            open.filter(|conn| conns[*conn].node == node).count()
-        };
-        owning.into_iter().min_by_key(|node| busy(*node))
-    }
-
-    /// The connection is gone: another is tried after a pause that grows.
-    fn lose_conn(&mut self, index: usize) {
-        let worker = &mut self.workers[index];
-        if let Some(conn) = worker.conn.take() {
-            self.leave_conn(conn);
-        }
-        let worker = &mut self.workers[index];
-        let longest = self.plan.backoff.1;
-        if worker
-            .welcome_since
-            .take()
-            .is_some_and(|since| self.now - since > longest)
-        {
-            worker.failures = 0;
-        }
-        self.retry_conn(index, 0);
-    }
-
-    fn retry_conn(&mut self, index: usize, least: u64) {
-        let (first, longest) = self.plan.backoff;
-        let worker = &mut self.workers[index];
-        let full = (first << worker.failures.min(20)).min(longest);
-        worker.failures += 1;
-        let pause = self.rng.range(full / 2, full).max(least);
-        self.workers[index].connect_at = Some(self.now + pause);
-    }
-
-    fn act(&mut self, index: usize, out: &mut Vec<Output>) {
-        for output in std::mem::take(out) {
+    fn act(&mut self, index: usize, out: &mut Vec<(Site, Output)>) {
+        for (site, output) in std::mem::take(out) {
             match output {
                 Output::Send(said) => {
-                    if let Some(conn) = self.workers[index].conn {
+                    let line = self.workers[index].lines.get(&site);
+                    if let Some(conn) = line.and_then(|line| line.conn) {
                         self.send_to_node(conn, said);
                     }
                 }
-                Output::Start(lease) => self.start_task(index, &lease),
+                Output::Start(lease) => {
+                    if let Some(line) = self.workers[index].lines.get_mut(&site) {
+                        line.failures = 0;
+                    }
+                    self.start_task(index, &lease);
+                }
                 Output::Stop(key) => self.stop_task(index, key),
                 Output::Define(_) => (),
-                Output::Reconnect(_) => self.lose_conn(index),
+                Output::Reconnect(_) => self.lose_conn(index, &site),
                 Output::Warn(what) => self.oracle.fail("protocol", format!("worker {index}: {what}")),
                 Output::Drained => {
                     self.coverage.hit(Point::WorkerDrained);
-                    if let Some(conn) = self.workers[index].conn.take() {
+                    for conn in self.workers[index].conns().collect::<Vec<_>>() {
                         self.leave_conn(conn);
                     }
                     let life = self.workers[index].life;
@@ -312,7 +262,6 @@ impl World {
         let Some(key) = lease.r#ref.map(LeaseKey::from) else {
             return;
         };
-        self.workers[index].failures = 0;
         let what = lease.params.first().copied().unwrap_or(kind::QUICK);
         self.trace.note(
             &[
@@ -370,7 +319,7 @@ impl World {
         }
     }
 
-    fn end_tasks(&mut self, index: usize, out: &mut Vec<Output>) {
+    fn end_tasks(&mut self, index: usize, out: &mut Vec<(Site, Output)>) {
         let now = self.now;
         let is_over = |_: &LeaseKey, running: &mut Running| running.ends_at.is_some_and(|at| at <= now);
         let ended: Vec<_> = self.workers[index].running.extract_if(.., is_over).collect();
@@ -387,32 +336,21 @@ impl World {
             );
             self.oracle_ended(index, lease, &outcome);
             self.workers[index]
-                .session
-                .handle(Input::Ended { lease, outcome }, out);
+                .fleet
+                .ended(Input::Ended { lease, outcome }, out);
         }
     }
 
     pub(crate) fn drain_worker(&mut self, index: usize) {
         let worker = &mut self.workers[index];
         if worker.is_up && !worker.is_paused {
-            worker.inputs.push_back(Input::Drain);
+            worker.inputs.push_back(Heard::Drain);
             self.coverage.hit(Point::WorkerDrain);
             let life = worker.life;
             let over = self.now + DRAIN_TIMEOUT;
             self.queue
                 .push(over, Happening::EndWorker { worker: index, life });
             self.wake_worker(index, self.now);
-        }
-    }
-
-    /// A paused node answers nobody: those who wait for it give up by and by.
-    pub(crate) fn node_is_silent(&mut self, node: usize) {
-        let resumes = self.nodes[node].resumes_at;
-        let conns: Vec<ConnId> = self.open_conns();
-        for conn in conns {
-            if self.conns[conn].node == node && resumes > self.now + KEEP_ALIVE {
-                self.silence(conn);
-            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use scheduler_core::id::Partition;
 use scheduler_core::policy::PipelinePolicy;
+use scheduler_sdk::session::Located;
 
 use crate::calls::{LogCall, StoreCall};
 use crate::client::Submission;
@@ -13,10 +14,11 @@ use crate::coverage::Coverage;
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::net::{Conn, ConnId, Frame};
-use crate::node::{Mail, Node};
+use crate::node::{Mail, Node, PollCall};
 use crate::oracle::Oracle;
 use crate::placement::{Placement, Step as PlacementStep};
 use crate::plan::Plan;
+use crate::poller::{PollAnswer, Poller};
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::shrink::Changes;
@@ -34,17 +36,57 @@ const CHECK_EVERY: u64 = 500;
 /// Something that is to happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    NodeTurn { node: usize, life: u32 },
-    Mail { node: usize, life: u32, mail: Mail },
+    NodeTurn {
+        node: usize,
+        life: u32,
+    },
+    Mail {
+        node: usize,
+        life: u32,
+        mail: Mail,
+    },
     StartNode(usize),
-    ResumeNode { node: usize, life: u32 },
-    WorkerTurn { worker: usize, life: u32 },
+    ResumeNode {
+        node: usize,
+        life: u32,
+    },
+    WorkerTurn {
+        worker: usize,
+        life: u32,
+    },
     StartWorker(usize),
-    ResumeWorker { worker: usize, life: u32 },
-    EndWorker { worker: usize, life: u32 },
+    ResumeWorker {
+        worker: usize,
+        life: u32,
+    },
+    EndWorker {
+        worker: usize,
+        life: u32,
+    },
+    PollerTurn {
+        poller: usize,
+        life: u32,
+    },
+    StartPoller(usize),
+    Polled(PollCall, PollAnswer),
     Frame(ConnId, Frame),
     StoreCall(StoreCall),
-    LogCall { node: usize, life: u32, call: LogCall },
+    LogCall {
+        node: usize,
+        life: u32,
+        call: LogCall,
+    },
+    /// A worker asks a node who owns what.
+    Ask {
+        worker: usize,
+        life: u32,
+        node: usize,
+    },
+    Located {
+        worker: usize,
+        life: u32,
+        located: Located,
+    },
     Compose,
     Append(Submission),
     Placement(PlacementStep),
@@ -63,8 +105,11 @@ pub(crate) struct World {
     pub(crate) queue: Queue<Happening>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) workers: Vec<Worker>,
+    pub(crate) pollers: Vec<Poller>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) placement: Placement,
+    /// How many the pipeline has by now.
+    pub(crate) partitions: u32,
     pub(crate) log: Log,
     pub(crate) log_waiters: BTreeMap<Partition, Vec<(usize, u32, LogCall)>>,
     pub(crate) log_away_until: u64,
@@ -91,6 +136,7 @@ impl World {
     fn begin(seed: u64, changes: &Changes) -> (Rng, Plan) {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
+        plan.draw_later(&mut Rng::new(!seed));
         let patience = plan.end_by - plan.heal_at;
         changes.apply(&mut plan);
         plan.end_by = plan.heal_at + patience;
@@ -108,8 +154,10 @@ impl World {
             queue: Queue::new(),
             nodes: (0..plan.nodes).map(|_| Node::down(policy.clone())).collect(),
             workers: (0..plan.workers).map(|_| Worker::down()).collect(),
+            pollers: (0..plan.pollers).map(|_| Poller::down()).collect(),
             conns: Vec::new(),
             placement: Placement::default(),
+            partitions: plan.partitions,
             log: Log::default(),
             log_waiters: BTreeMap::new(),
             log_away_until: 0,
@@ -136,6 +184,9 @@ impl World {
         }
         for worker in 0..self.workers.len() {
             self.start_worker(worker);
+        }
+        for poller in 0..self.pollers.len() {
+            self.start_poller(poller);
         }
         self.arrange_submissions();
         self.arrange_faults();
@@ -164,6 +215,12 @@ impl World {
             Happening::Frame(conn, frame) => self.frame(conn, frame),
             Happening::StoreCall(call) => self.store_call(call),
             Happening::LogCall { node, life, call } => self.log_call(node, life, call),
+            Happening::Ask { worker, life, node } => self.asked(worker, life, node),
+            Happening::Located {
+                worker,
+                life,
+                located,
+            } => self.answered(worker, life, located),
             Happening::Compose => self.compose(),
             Happening::Append(submission) => self.append(submission),
             Happening::Placement(step) => self.placement_step(step),
@@ -184,6 +241,9 @@ impl World {
                     self.crash_worker(worker);
                 }
             }
+            Happening::PollerTurn { poller, life } => self.poller_turn(poller, life),
+            Happening::StartPoller(poller) => self.start_poller(poller),
+            Happening::Polled(call, answer) => self.polled(call, answer),
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal => self.heal(),
             Happening::Check => self.check_end(),
@@ -205,8 +265,8 @@ impl World {
             let life = self.nodes[node].life;
             self.mail(node, life, Mail::TryAgain);
         }
-        // Nothing in front of several nodes keeps a connection for ever.
-        if self.nodes.len() > 1 && self.rng.chance(50) {
+        // Where workers do not know of owners, something in front of several nodes does not keep a connection for ever.
+        if self.plan.fleet == 0 && self.nodes.len() > 1 && self.rng.chance(50) {
             let conns = self.open_conns();
             if !conns.is_empty() {
                 let conn = *self.rng.pick(&conns);

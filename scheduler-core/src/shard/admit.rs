@@ -58,6 +58,17 @@ impl Shard {
         Answer::Done
     }
 
+    /// The log has nothing before `start` any more. What is not here by now does not come, and is counted, even if no record ever follows.
+    pub(super) fn lose_before(&mut self, start: u64, out: &mut Vec<Output>) -> Answer {
+        if start <= self.ring.tail() {
+            return Answer::Late;
+        }
+        self.recovery.log_start = self.recovery.log_start.max(start);
+        self.skip_to(start, out);
+        self.mark_dirty();
+        Answer::Done
+    }
+
     /// Whether another task runs for the idempotency key of a task that arrives; if so, this one ends. A new key is remembered.
     fn is_duplicate(&mut self, offset: u64, submitted_at: Timestamp, spec: &TaskSpec) -> bool {
         let Some(key) = spec

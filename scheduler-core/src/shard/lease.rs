@@ -90,8 +90,9 @@ impl Shard {
                 token,
                 outcome,
             };
+            // It counts once the task is there, and no checkpoint covers it before: whoever asks is to ask again.
             return if self.remember_early(offset, early) {
-                Answer::Done
+                Answer::Elsewhere
             } else {
                 Answer::Late
             };

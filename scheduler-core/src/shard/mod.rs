@@ -25,6 +25,7 @@
 //! | `admit.rs` | how tasks come in, and where recovery puts them |
 //! | `recovery.rs` | what is known of tasks before they are there |
 //! | `parked.rs` | tasks with rows in the store: parked, carried over, revived |
+//! | `relief.rs` | how ready tasks make room for those that workers hold |
 //! | `lease.rs` | how they are given out, and come back |
 //! | `workers.rs` | who holds what, and what of their reports is saved |
 //! | `timers.rs` | what happens when a time is over |
@@ -38,6 +39,7 @@ mod lease;
 mod parked;
 mod ready;
 mod recovery;
+mod relief;
 mod ring;
 mod save;
 mod slab;
@@ -82,6 +84,8 @@ pub use self::view::{Counts, Found};
 pub enum Input {
     /// The log's next record. Records that came before are ignored.
     Arrive(Record),
+    /// The log begins at this offset: what lay before it and was not read is gone.
+    Lost(Offset),
     /// The answer to [`Output::LoadParked`]. `next_wake` is when the first task after these is wanted; [`Timestamp::MAX`] if there is none.
     Unpark {
         /// That of the output. What answers an earlier one, or comes twice, is not taken.
@@ -268,6 +272,8 @@ pub struct Shard {
     spare: Vec<FinishedTask>,
     /// Tasks to be parked with the next checkpoint.
     parking: Vec<u32>,
+    /// Ready tasks to be parked with it, so that others have room.
+    yielding: Vec<u32>,
     parked: Parked,
     counts: Counts,
     /// Bytes of the params of live tasks.
@@ -311,6 +317,7 @@ impl Shard {
             saving: None,
             spare: Vec::new(),
             parking: Vec::new(),
+            yielding: Vec::new(),
             parked: Parked::new(),
             counts: Counts::default(),
             live_bytes: 0,
@@ -324,6 +331,8 @@ impl Shard {
         };
         // The first checkpoint says that this activation came up.
         shard.mark_dirty();
+        // Nobody has said anything yet of what is gone.
+        shard.lose_before(config.log_start.0, &mut Vec::new());
         Ok(shard)
     }
 
@@ -389,6 +398,7 @@ impl Shard {
                 outcome,
             } => self.report(worker, offset.0, token, outcome, out),
             Input::Arrive(record) => self.arrive(record, out),
+            Input::Lost(start) => self.lose_before(start.0, out),
             Input::Unpark {
                 page,
                 tasks,
@@ -422,6 +432,7 @@ impl Shard {
             Input::Leave => self.leave(),
             Input::Tick => Answer::Done,
         };
+        self.make_room_if_needed(out);
         self.save_if_due(out);
         self.load_parked_if_due(out);
         answer

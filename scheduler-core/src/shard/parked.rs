@@ -71,8 +71,12 @@ impl Parked {
             .map_or(0, |loading| u32::try_from(loading.limit).unwrap_or(u32::MAX))
     }
 
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
     /// A row that is wanted up to here and is saved from now on may never be loaded.
-    fn horizon(&self) -> Timestamp {
+    pub(super) fn horizon(&self) -> Timestamp {
         let loaded = self.cursor.map_or(Timestamp::ZERO, |(wake_at, _)| wake_at);
         self.loading
             .as_ref()
@@ -235,7 +239,13 @@ impl Shard {
         self.counts.delayed += 1;
         let wake_at = self.wake_at(id);
         let is_long = wake_at > self.now + self.policy.window.park_after && wake_at > self.parked.horizon();
-        if is_long && !self.slot(id).flags.has(Flags::CARRIED) {
+        let slot = self.slot(id);
+        if is_long && slot.attempts > 0 && self.recovery.is_unsure(slot.offset, self.now) {
+            // A worker that has yet to come back may have succeeded in a later attempt: that can be taken only while the task is here.
+            let grace_until = self.recovery.grace_until;
+            self.slot_mut(id).state = State::Delayed;
+            self.wheel.arm(id, wake_at.min(grace_until));
+        } else if is_long && !slot.flags.has(Flags::CARRIED) {
             self.slot_mut(id).state = State::Parked;
             self.parking.push(id);
             self.wheel.disarm(id);
@@ -264,6 +274,21 @@ impl Shard {
             }
             rows.push(self.row(id, self.wake_at(id)));
             self.leave_ring(id);
+            parked.push((offset, id));
+        }
+        for id in std::mem::take(&mut self.yielding) {
+            let Slot {
+                offset, state, flags, ..
+            } = *self.slot(id);
+            // It may have been wanted since, or have ended.
+            if state != State::Parked || parked.contains(&(offset, id)) {
+                continue;
+            }
+            let row = self.row(id, self.wake_at(id));
+            rows.push(row);
+            if !flags.has(Flags::CARRIED) {
+                self.leave_ring(id);
+            }
             parked.push((offset, id));
         }
         parked
@@ -386,6 +411,7 @@ impl Shard {
         let (tasks, bytes) = self.free_room();
         if self.leaving
             || self.parked.loading.is_some()
+            || self.is_making_room()
             || self.parked.next_wake == Timestamp::MAX
             || tasks == 0
             || bytes == 0

@@ -50,6 +50,11 @@ impl Ready {
         self.len -= 1;
     }
 
+    /// All of them, those first that would be the last to be given out if none aged.
+    pub(super) fn from_last<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = u32> + 'a {
+        self.queues.iter().flat_map(|queue| queue.iter_back(slots))
+    }
+
     /// The next task; it stays in its queue.
     pub(super) fn peek(&self, slots: &[Slot], now: Timestamp) -> Option<u32> {
         if self.occupied == 0 {

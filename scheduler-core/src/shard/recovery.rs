@@ -153,6 +153,16 @@ impl Recovery {
         !self.rows.is_empty() || self.early.range(..tail).next().is_some()
     }
 
+    /// Of how many tasks that are not there workers have said something.
+    pub(super) fn spoken_of(&self) -> usize {
+        self.early.len()
+    }
+
+    /// Whether any of them lies at `tail` or after it.
+    pub(super) fn is_spoken_of_from(&self, tail: u64) -> bool {
+        self.early.range(tail..).next().is_some()
+    }
+
     fn take_early(&mut self, offset: u64) -> Vec<Early> {
         let early = self.early.remove(&offset).unwrap_or_default();
         self.early_len -= early.len();

@@ -54,6 +54,8 @@ pub(super) struct Saving {
     parked: Vec<(u64, u32)>,
     /// See [`Unsaved::rows`].
     rows: Vec<(u64, u32)>,
+    /// Whether ready tasks are among those that it parks.
+    pub(super) makes_room: bool,
 }
 
 impl Unsaved {
@@ -253,13 +255,16 @@ impl Shard {
         let id = self.last_checkpoint.next();
         self.last_checkpoint = id;
         let mut checkpoint = Checkpoint::empty(self.tenure, id, self.now, Offset::ZERO);
+        let makes_room = !self.yielding.is_empty();
         let parked = self.park(&mut checkpoint.parked);
         self.carry();
         self.unsaved.due = None;
         let mut rows = std::mem::take(&mut self.unsaved.rows);
         rows.sort_unstable();
         rows.dedup();
-        rows.retain(|(offset, id)| self.carried.get(offset) == Some(id));
+        // One that makes room has its row already.
+        let is_here = |id: u32| !makes_room || self.slot(id).state != State::Parked;
+        rows.retain(|(offset, id)| self.carried.get(offset) == Some(id) && is_here(*id));
         for (_, id) in &rows {
             checkpoint.parked.push(self.row(*id, Timestamp::ZERO));
         }
@@ -281,6 +286,7 @@ impl Shard {
             covered: self.workers.cover(),
             parked,
             rows,
+            makes_room,
         });
     }
 

@@ -218,6 +218,12 @@ impl List {
         self.len += 1;
     }
 
+    /// Its slots, the last first.
+    pub(super) fn iter_back<'a>(&self, slots: &'a [Slot]) -> impl Iterator<Item = u32> + 'a {
+        let before = |id: &u32| Some(slots[*id as usize].prev).filter(|prev| *prev != NIL);
+        std::iter::successors(Some(self.tail).filter(|tail| *tail != NIL), before)
+    }
+
     pub(super) fn unlink(&mut self, slots: &mut [Slot], id: u32) {
         let Slot { next, prev, .. } = slots[id as usize];
         if prev == NIL {

@@ -67,6 +67,10 @@ impl Shard {
                 Bytes::from_static(b"it waited longer than the start timeout"),
                 out,
             );
+        } else if slot.state == State::Delayed {
+            // It was kept here for the grace.
+            self.counts.delayed -= 1;
+            self.delay(id, slot.mark, out);
         } else {
             self.arm_waiting(id);
         }

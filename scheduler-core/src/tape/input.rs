@@ -30,6 +30,7 @@ const SAVED: u8 = 16;
 const FLUSH: u8 = 17;
 const TICK: u8 = 18;
 const LEAVE: u8 = 19;
+const LOST: u8 = 20;
 
 pub(super) fn put(out: &mut Vec<u8>, input: &Input) {
     match input {
@@ -113,6 +114,7 @@ pub(super) fn put(out: &mut Vec<u8>, input: &Input) {
         }
         Input::Cancel(offset) => put_offset(out, CANCEL, *offset),
         Input::Hasten(offset) => put_offset(out, HASTEN, *offset),
+        Input::Lost(start) => put_offset(out, LOST, *start),
         Input::Watch(offset) => put_offset(out, WATCH, *offset),
         Input::WatchAll(all) => out.extend([WATCH_ALL, (*all).into()]),
         Input::Policy(policy) => {
@@ -188,6 +190,7 @@ pub(super) fn take(from: &mut Reader) -> Result<Input, DecodeError> {
         }
         CANCEL => Input::Cancel(Offset(from.varint()?)),
         HASTEN => Input::Hasten(Offset(from.varint()?)),
+        LOST => Input::Lost(Offset(from.varint()?)),
         WATCH => Input::Watch(Offset(from.varint()?)),
         WATCH_ALL => Input::WatchAll(flag(from)?),
         POLICY => Input::Policy(Arc::new(encoding::policy(from.bytes()?)?)),

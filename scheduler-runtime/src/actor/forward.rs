@@ -82,7 +82,7 @@ async fn forward(
                 Ok(()) => (),
                 Err(LogError::Truncated { start, .. }) if start > next => {
                     error!(%shard, from = next.0, to = start.0, "the log has lost records before their time");
-                    line.tell(Word::Missing(start.0 - next.0)).await;
+                    line.tell(Word::Missing(start.0 - next.0, start)).await;
                     (next, reader) = (start, None);
                     records.clear();
                 }

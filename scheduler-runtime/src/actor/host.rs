@@ -167,10 +167,13 @@ impl PipelineActor {
                     self.step(now, partition, step);
                 }
             }
-            Word::Missing(missing) => self.warn_of(
-                partition,
-                &format!("its log has lost {missing} records before their time"),
-            ),
+            Word::Missing(missing, start) => {
+                self.input(now, partition, Input::Lost(start));
+                self.warn_of(
+                    partition,
+                    &format!("its log has lost {missing} records before their time"),
+                );
+            }
             Word::ReadFailed(problem) => self.read_failed(partition, &problem),
             Word::NoParked(problem) => {
                 self.warn_of(

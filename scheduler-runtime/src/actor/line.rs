@@ -1,6 +1,6 @@
 //! What those who work for one shard (the forwarder, the checkpointer, calls of the store) have to tell it.
 
-use scheduler_core::id::{CheckpointId, Epoch, Partition};
+use scheduler_core::id::{CheckpointId, Epoch, Offset, Partition};
 use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::ParkedTask;
 use scheduler_core::port::log::{Bounds, LogError};
@@ -41,8 +41,8 @@ pub(crate) enum Word {
     Measured(Bounds, Vec<SeenKey>),
     /// The forwarder's next records.
     Records(Vec<Record>),
-    /// The log has lost so many records before their time.
-    Missing(u64),
+    /// The log has lost so many records before their time, and begins there now.
+    Missing(u64, Offset),
     /// The forwarder cannot go on; it has ended.
     ReadFailed(LogError),
     /// The store has a checkpoint.

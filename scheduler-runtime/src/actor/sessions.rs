@@ -47,6 +47,10 @@ impl PipelineActor {
         outbox: Arc<Outbox>,
         definition: &Bytes,
     ) {
+        if self.hosted.is_empty() {
+            // Its last shard has left since the session was asked for, and nobody would tell the worker: it is to look for an owner.
+            return outbox.end();
+        }
         let mut batch = Vec::new();
         // The pipeline may have changed since the session was asked for.
         if self.pipeline.definition != *definition {

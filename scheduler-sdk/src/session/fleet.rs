@@ -3,13 +3,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler_proto::worker::session_response::Kind as Response;
-use scheduler_proto::worker::{LeaseRef, Stop};
 
 use super::dealer::{Deal, Dealer};
 use super::{Input, LeaseKey, Output, Session, SessionConfig};
 
 /// Connections in a row that came to nothing, after which an address that was never reached counts as out of reach.
 const TRIES: u32 = 3;
+
+/// So often the owners are asked for though nothing was heard of a change: of a partition that was added, for one, no node says anything
+/// that has a session.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Where a session leads.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -55,6 +58,8 @@ pub struct Fleet {
     moved: BTreeSet<(Site, u32)>,
     /// Something has happened since the owners were asked for.
     is_stale: bool,
+    /// When they are asked for though nothing has; `None` before the first look at the time.
+    look_again_at: Option<Duration>,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
     /// Whether any owner was ever reached at its own address.
@@ -75,6 +80,7 @@ impl Fleet {
             owners: BTreeMap::new(),
             moved: BTreeSet::new(),
             is_stale: true,
+            look_again_at: None,
             is_single: false,
             was_reached: false,
             is_draining: false,
@@ -194,6 +200,10 @@ impl Fleet {
 
     /// Sends what has gathered, and deals out what room there is. `now` is the time since any fixed moment.
     pub fn flush(&mut self, now: Duration, out: &mut Vec<(Site, Output)>) {
+        if self.look_again_at.is_none_or(|at| now >= at) {
+            self.is_stale |= self.look_again_at.is_some();
+            self.look_again_at = Some(now + LOOK_AGAIN);
+        }
         self.deal(out);
         for site in self.sessions.keys().cloned().collect::<Vec<_>>() {
             let mut said = Vec::new();
@@ -206,7 +216,9 @@ impl Fleet {
 
     /// When to call [`Fleet::flush`] though nothing has happened.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.sessions.values().filter_map(Session::next_deadline).min()
+        let look = self.look_again_at.filter(|_| !self.is_single);
+        let sessions = self.sessions.values().filter_map(Session::next_deadline);
+        sessions.chain(look).min()
     }
 
     /// Whether any node has welcomed the worker on the current streams.
@@ -368,14 +380,13 @@ impl Fleet {
             }
             // A new owner says of what another session still holds that it is over.
             Response::Stop(stop) => {
-                for (other, session) in &mut self.sessions {
-                    let of_it = |lease: &&LeaseRef| session.holds((**lease).into());
-                    let refs: Vec<LeaseRef> = stop.refs.iter().filter(of_it).copied().collect();
-                    if other != site && !refs.is_empty() {
-                        let mut said = Vec::new();
-                        session.handle(Input::Received(Response::Stop(Stop { refs })), &mut said);
-                        out.extend(said.into_iter().map(|output| (other.clone(), output)));
+                for (other, session) in self.sessions.iter_mut().filter(|(other, _)| *other != site) {
+                    let mut said = Vec::new();
+                    for key in &stop.refs {
+                        // However far that session's stream is, which may just be opening.
+                        session.stop((*key).into(), &mut said);
                     }
+                    out.extend(said.into_iter().map(|output| (other.clone(), output)));
                 }
             }
             Response::Welcome(_) | Response::Settled(_) | Response::Definition(_) => {}

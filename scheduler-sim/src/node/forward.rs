@@ -9,6 +9,7 @@ use scheduler_core::time::Timestamp;
 
 use super::{Mail, ReadError};
 use crate::calls::LogCall;
+use crate::coverage::Point;
 use crate::world::{Happening, World};
 
 /// Most records in one message.
@@ -105,6 +106,12 @@ impl World {
             }
             Err(ReadError::Truncated { start }) => {
                 let (from, tenure) = (found.next, hosted.activation.tenure());
+                if self.oracle.are_lost(partition, start) {
+                    found.next = start;
+                    self.coverage.hit(Point::Missing);
+                    self.event(index, now, Event::Shard(partition, Input::Lost(start)));
+                    return self.read_again(index, partition, forwarder);
+                }
                 hosted.forwarder = None;
                 self.oracle.log_lost(&self.store, partition, from, start, tenure);
             }

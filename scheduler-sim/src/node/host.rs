@@ -4,12 +4,13 @@ use scheduler_core::activation::{Activation, Step};
 use scheduler_core::id::{CheckpointId, Offset, Partition, Tenure};
 use scheduler_core::key::SeenKey;
 use scheduler_core::pipeline::Event;
+use scheduler_core::port::gateway::HeldLease;
 use scheduler_core::port::log::{Bounds, ReadLimit};
 use scheduler_core::port::store::{Claimed, PreviousOwner};
 use scheduler_core::shard::{Input, PageId, Shard};
 use scheduler_core::time::Timestamp;
 
-use super::{Mail, Request, shard_id};
+use super::{Mail, PollCall, shard_id};
 use crate::calls::{LogCall, StoreOp};
 use crate::coverage::Point;
 use crate::placement::Step as PlacementStep;
@@ -27,7 +28,7 @@ pub(crate) struct Hosted {
     /// Changes with each save.
     pub(super) mark: u64,
     /// Who waits for which checkpoint.
-    pub(super) waiting: Vec<(CheckpointId, Request)>,
+    pub(super) waiting: Vec<(CheckpointId, Waiter)>,
     /// Whether placement waits for its release.
     is_revoked: bool,
     /// How far the log went when the shard came up; what it was told of the last owner.
@@ -37,6 +38,14 @@ pub(crate) struct Hosted {
     pub(crate) recovered: bool,
     /// Up to where the page goes that it waits for.
     pub(super) loading: Timestamp,
+}
+
+/// Who waits for a checkpoint.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Change,
+    /// Who reported what without a session, and whether its end is promised to be saved.
+    Report(PollCall, HeldLease, bool),
 }
 
 #[derive(Debug)]
@@ -192,7 +201,9 @@ impl World {
                 log_end,
             } => {
                 // Who was replaced meanwhile may find that its follower has truncated the log.
-                if missing > 0 && shard.tenure().epoch.0 == self.store.shard(partition).epoch {
+                if missing > 0 && self.oracle.are_lost(partition, from) {
+                    self.coverage.hit(Point::Missing);
+                } else if missing > 0 && shard.tenure().epoch.0 == self.store.shard(partition).epoch {
                     self.oracle.fail(
                         "log",
                         format!("{missing} records of {partition:?} are gone before their time"),
@@ -362,7 +373,12 @@ impl World {
             return;
         };
         hosted.mark = mark;
-        hosted.waiting.retain(|(wanted, _)| *wanted > id);
+        let done = hosted.waiting.extract_if(.., |(wanted, _)| *wanted <= id);
+        for (_, waiter) in done.collect::<Vec<_>>() {
+            if let Waiter::Report(call, lease, is_promise) = waiter {
+                self.polled_report_is_saved(call, lease, is_promise);
+            }
+        }
         self.after_save(index, now, partition);
     }
 
@@ -380,8 +396,7 @@ impl World {
     }
 
     /// Asks for a checkpoint of everything so far; whoever asked is told when it is saved.
-    pub(super) fn durable(&mut self, index: usize, now: Timestamp, request: Request) {
-        let partition = request.partition;
+    pub(super) fn durable(&mut self, index: usize, now: Timestamp, partition: Partition, waiter: Waiter) {
         let Some(shard) = self.nodes[index].machine.shard(partition) else {
             return;
         };
@@ -391,7 +406,7 @@ impl World {
         let wanted = shard.covering();
         self.event(index, now, Event::Shard(partition, Input::Flush));
         if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
-            hosted.waiting.push((wanted, request));
+            hosted.waiting.push((wanted, waiter));
         }
     }
 

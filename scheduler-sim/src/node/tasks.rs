@@ -7,6 +7,7 @@ use scheduler_core::shard::{Answer, Input};
 use scheduler_core::time::Timestamp;
 
 use super::Mail;
+use super::host::Waiter;
 use crate::calls::StoreOp;
 use crate::coverage::Point;
 use crate::world::{Happening, World};
@@ -78,7 +79,7 @@ impl World {
                         if request.change == Change::Hasten {
                             self.coverage.hit(Point::Hastened);
                         }
-                        self.durable(index, now, request);
+                        self.durable(index, now, partition, Waiter::Change);
                     }
                     Answer::Elsewhere => self.read_row(index, &request, mark, 1),
                     Answer::Late | Answer::Full => (),
@@ -99,14 +100,14 @@ impl World {
                 }
                 let changed = self.tell_shard(index, now, partition, request.input());
                 if fetched == Answer::Done || changed == Answer::Done {
-                    self.durable(index, now, request);
+                    self.durable(index, now, partition, Waiter::Change);
                 }
             }
             Stage::Dead(row, ..) => match self.tell_shard(index, now, partition, Input::Revive(row)) {
                 Answer::Done => {
                     self.coverage.hit(Point::Revived);
                     self.oracle.revived(partition, offset);
-                    self.durable(index, now, request);
+                    self.durable(index, now, partition, Waiter::Change);
                 }
                 Answer::Full => self.coverage.hit(Point::WindowFull),
                 Answer::Late | Answer::Elsewhere => (),
@@ -153,7 +154,13 @@ impl World {
         );
     }
 
-    fn tell_shard(&mut self, index: usize, now: Timestamp, partition: Partition, input: Input) -> Answer {
+    pub(super) fn tell_shard(
+        &mut self,
+        index: usize,
+        now: Timestamp,
+        partition: Partition,
+        input: Input,
+    ) -> Answer {
         let node = &mut self.nodes[index];
         node.machine
             .handle(now, Event::Shard(partition, input), &mut node.effects)

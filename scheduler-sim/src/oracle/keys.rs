@@ -7,6 +7,7 @@ use scheduler_core::id::{Offset, Partition};
 use scheduler_core::outcome::Ending;
 use scheduler_core::task::RecordBody;
 
+use super::lost::Lost;
 use crate::store::Store;
 
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl Keys {
     }
 
     /// At the very end. No history is as long as a key is remembered.
-    pub(super) fn check_end(&self, store: &Store) -> Result<(), String> {
+    pub(super) fn check_end(&self, store: &Store, lost: &Lost) -> Result<(), String> {
         for ((partition, key), offsets) in &self.tasks {
             let Some(rows) = store.shards.get(partition) else {
                 continue;
@@ -38,7 +39,10 @@ impl Keys {
                     .is_some_and(|result| result.ending == Ending::Duplicate)
             };
             let (duplicates, others): (Vec<&Offset>, Vec<&Offset>) = offsets.iter().partition(is_duplicate);
-            if others.len() != 1 {
+            let is_gone =
+                |offset: &&&Offset| lost.may_be_gone(*partition, ***offset) && !rows.has_ended(***offset);
+            let gone = others.iter().filter(is_gone).count();
+            if others.len() != 1 && (others.len() - gone > 1 || gone == 0) {
                 return Err(format!(
                     "of the tasks of key {key:?} in {partition:?}, {others:?} ran and {duplicates:?} were their duplicates"
                 ));

@@ -66,6 +66,26 @@ impl Leases {
         });
     }
 
+    /// A sign of life for one lease alone.
+    pub(super) fn extended(
+        &mut self,
+        node: usize,
+        partition: Partition,
+        offset: Offset,
+        token: LeaseToken,
+        now: Timestamp,
+    ) {
+        let heartbeat = self.heartbeat;
+        self.live.retain(|key, live| {
+            let is_meant = live.node == node && (key.0, key.2) == (partition, offset) && live.token == token;
+            let is_live = now < live.seen + heartbeat;
+            if is_meant {
+                live.seen = now;
+            }
+            !is_meant || is_live
+        });
+    }
+
     #[expect(clippy::too_many_arguments, reason = "a hello has many parts")]
     pub(super) fn attached(
         &mut self,

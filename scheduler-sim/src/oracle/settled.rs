@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use scheduler_core::id::{Offset, Partition};
 use scheduler_core::session::SessionId;
 
+use super::lost::Lost;
 use super::said::Said;
 use crate::store::Store;
 
 /// A node says to a session that its first `count` reports of a partition are settled.
 pub(super) fn check(
     said: &Said,
+    lost: &Lost,
     revived: &BTreeSet<(Partition, Offset)>,
     store: &mut Store,
     node: usize,
@@ -28,7 +30,10 @@ pub(super) fn check(
     }
     let rows = store.shard(partition);
     for said in &reports[..count] {
-        let is_saved = rows.has_ended(said.offset) || revived.contains(&(partition, said.offset));
+        let is_saved = rows.has_ended(said.offset)
+            || revived.contains(&(partition, said.offset))
+            // The record is gone, and with it the task; its shard counts it as lost.
+            || lost.may_be_gone(partition, said.offset);
         if said.is_success && !said.is_void && !is_saved {
             return Err(format!(
                 "the success of {partition:?} {:?} under {:?} is settled and not saved",

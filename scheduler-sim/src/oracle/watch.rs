@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{Epoch, Partition};
+use scheduler_core::id::{Epoch, Partition, ShardId, Tenure, WorkerId};
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::Effect;
-use scheduler_core::port::gateway::{WorkerCommand, WorkerEvent, WorkerHello};
+use scheduler_core::port::gateway::{HeldLease, Lease, WorkerCommand, WorkerEvent, WorkerHello};
 use scheduler_core::port::store::PreviousOwner;
 use scheduler_core::session::SessionId;
 use scheduler_core::shard::Found;
@@ -15,8 +15,9 @@ use scheduler_proto::worker::report::Outcome;
 use scheduler_sdk::session::LeaseKey;
 
 use super::said::Saying;
-use super::{accounts, endings, settled, terms};
+use super::{accounts, endings, settled};
 use crate::coverage::Point;
+use crate::poller::Poller;
 use crate::world::World;
 
 impl World {
@@ -169,6 +170,89 @@ impl World {
         }
     }
 
+    /// Tasks are given to a worker.
+    fn watch_leases(&mut self, node: usize, now: Timestamp, worker: WorkerId, leases: &[Lease]) {
+        for lease in leases {
+            let (partition, offset, token) = (lease.partition, lease.offset, lease.token);
+            self.trace.note(
+                &[
+                    50,
+                    node as u64,
+                    partition.0.into(),
+                    offset.0,
+                    token.epoch.0.into(),
+                    token.attempt.0.into(),
+                ],
+                || format!("node {node} leases {partition:?} {offset:?} {token:?} to {worker:?}"),
+            );
+            if token.attempt.0 > 1 {
+                self.coverage.hit(Point::LeaseRepeated);
+            }
+            let oracle = &mut self.oracle;
+            let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
+            oracle.check("leases", granted);
+            let asked = oracle.terms.check_lease(lease, now, self.plan.every.hasten > 0);
+            oracle.check("terms", asked);
+            let again = endings::check_lease(&mut self.store, partition, offset, token);
+            oracle.check("endings", again);
+            let counted = oracle
+                .attempts
+                .check_lease(&mut self.store, partition, offset, token);
+            oracle.check("attempts", counted);
+            if !oracle.revived.contains(&(partition, offset)) {
+                let said = oracle.said.check_lease(node, partition, offset);
+                oracle.check("once", said);
+            }
+            let early = oracle.once.check_lease(node, partition, offset, now);
+            oracle.check("once", early);
+        }
+    }
+
+    /// A worker without a session reports, or gives a sign of life for one lease.
+    pub(crate) fn oracle_polled(
+        &mut self,
+        node: usize,
+        now: Timestamp,
+        worker: WorkerId,
+        lease: HeldLease,
+        is_report: bool,
+    ) {
+        let HeldLease {
+            partition,
+            offset,
+            token,
+        } = lease;
+        if self.nodes[node].machine.shard(partition).is_none() {
+            return;
+        }
+        if is_report {
+            self.oracle.leases.alive(node, Some(partition), worker, now);
+            self.oracle.leases.stopped(partition, offset, token);
+        } else {
+            self.oracle.leases.extended(node, partition, offset, token, now);
+        }
+    }
+
+    /// A success was reported without a session, and the answer says that it is saved.
+    pub(crate) fn oracle_polled_is_settled(&mut self, lease: HeldLease) {
+        let HeldLease {
+            partition,
+            offset,
+            token,
+        } = lease;
+        let is_saved = self.store.shard(partition).has_ended(offset)
+            || self.oracle.revived.contains(&(partition, offset))
+            || self.oracle.lost.may_be_gone(partition, offset);
+        if !is_saved {
+            self.oracle.fail(
+                "settled",
+                format!(
+                    "the success of {partition:?} {offset:?} under {token:?} is answered as saved, and is not"
+                ),
+            );
+        }
+    }
+
     /// Looks at what a node's machine wants done since the last look.
     pub(crate) fn watch_effects(&mut self, node: usize, now: Timestamp) {
         let seen = self.nodes[node].effects.len();
@@ -177,42 +261,14 @@ impl World {
         for effect in &effects[from..] {
             match effect {
                 Effect::Tell(session, WorkerEvent::Leases(leases)) => {
-                    let Some(worker) = self.oracle.said.worker(node, *session) else {
-                        continue;
-                    };
-                    for lease in leases {
-                        let (partition, offset, token) = (lease.partition, lease.offset, lease.token);
-                        self.trace.note(
-                            &[
-                                50,
-                                node as u64,
-                                partition.0.into(),
-                                offset.0,
-                                token.epoch.0.into(),
-                                token.attempt.0.into(),
-                            ],
-                            || format!("node {node} leases {partition:?} {offset:?} {token:?} to {worker:?}"),
-                        );
-                        if token.attempt.0 > 1 {
-                            self.coverage.hit(Point::LeaseRepeated);
-                        }
-                        let oracle = &mut self.oracle;
-                        let granted = oracle.leases.granted(node, partition, worker, now, offset, token);
-                        oracle.check("leases", granted);
-                        let asked = terms::check_lease(lease, now, self.plan.every.hasten > 0);
-                        oracle.check("terms", asked);
-                        let again = endings::check_lease(&mut self.store, partition, offset, token);
-                        oracle.check("endings", again);
-                        let counted = oracle
-                            .attempts
-                            .check_lease(&mut self.store, partition, offset, token);
-                        oracle.check("attempts", counted);
-                        if !oracle.revived.contains(&(partition, offset)) {
-                            let said = oracle.said.check_lease(node, partition, offset);
-                            oracle.check("once", said);
-                        }
-                        let early = oracle.once.check_lease(node, partition, offset, now);
-                        oracle.check("once", early);
+                    if let Some(worker) = self.oracle.said.worker(node, *session) {
+                        self.watch_leases(node, now, worker, leases);
+                    }
+                }
+                Effect::Answer(session, leases) => {
+                    if let Some(call) = self.nodes[node].polls.get(session) {
+                        let worker = call.worker;
+                        self.watch_leases(node, now, worker, leases);
                     }
                 }
                 Effect::Tell(session, WorkerEvent::Stop(stopped)) => {
@@ -243,6 +299,7 @@ impl World {
                         });
                     let settled = settled::check(
                         &self.oracle.said,
+                        &self.oracle.lost,
                         &self.oracle.revived,
                         &mut self.store,
                         node,
@@ -294,6 +351,13 @@ impl World {
                     .any(|task| task.wake_at == Timestamp::ZERO),
                 Point::Carried,
             ),
+            (
+                // Nothing else has a task wait that was never tried and that nobody wants later.
+                checkpoint.parked.iter().any(|task| {
+                    task.wake_at > Timestamp::ZERO && task.attempts.0 == 0 && task.spec.options.is_none()
+                }),
+                Point::MadeRoom,
+            ),
         ] {
             if is_there {
                 self.coverage.hit(point);
@@ -336,7 +400,8 @@ impl World {
     /// Whether every task has ended and is saved, and every worker knows.
     pub(crate) fn all_has_ended(&self) -> bool {
         self.oracle.lost.all_ended(&self.store)
-            && self.workers.iter().all(|worker| worker.session.unsettled() == 0)
+            && self.workers.iter().all(|worker| worker.fleet.unsettled() == 0)
+            && self.pollers.iter().all(|poller| poller.unsettled() == 0)
     }
 
     /// Why that is not so, for people.
@@ -344,7 +409,8 @@ impl World {
         let unsettled: Vec<usize> = self
             .workers
             .iter()
-            .map(|worker| worker.session.unsettled())
+            .map(|worker| worker.fleet.unsettled())
+            .chain(self.pollers.iter().map(Poller::unsettled))
             .collect();
         let shards: Vec<String> = self
             .nodes
@@ -370,9 +436,26 @@ impl World {
 
     /// At the very end, everything must be where it belongs.
     pub(crate) fn check_accounts(&mut self) {
-        let once = self.oracle.keys.check_end(&self.store);
+        let once = self.oracle.keys.check_end(&self.store, &self.oracle.lost);
         self.oracle.check("keys", once);
         let counted = accounts::check_end(&self.store, &self.oracle.lost);
         self.oracle.check("accounts", counted);
+        for shard in self.nodes.iter().flat_map(|node| node.machine.shards()) {
+            let Tenure {
+                shard: ShardId { partition, .. },
+                epoch,
+            } = shard.tenure();
+            let account = shard.account();
+            // A zombie has counted less than it thinks.
+            let is_owner = self
+                .store
+                .shards
+                .get(&partition)
+                .is_some_and(|rows| Epoch(rows.epoch) == epoch);
+            if is_owner && account.is_complete && shard.is_saved() {
+                let counted = self.oracle.lost.check_counted(&self.store, &account, partition);
+                self.oracle.check("lost", counted);
+            }
+        }
     }
 }
