@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use scheduler_chaos::{Options, run};
+use scheduler_chaos::{Options, Stage, run};
 
 /// Kills, stops, restarts and cuts off real processes while tasks are submitted, and proves what came of every task.
 #[derive(Debug, Parser)]
@@ -20,6 +20,18 @@ struct Arguments {
     /// Tasks that are submitted in a second, about.
     #[arg(long, default_value_t = 200)]
     rate: u32,
+    /// Servers.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Kafka brokers: 1 or 3.
+    #[arg(long, default_value_t = 1)]
+    brokers: u16,
+    /// Workers.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// One server with its embedded log and store, instead of several on Kafka and TiDB.
+    #[arg(long)]
+    embedded: bool,
     /// Logs and ledgers are kept here; without it they are deleted at the end.
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -28,12 +40,21 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let stage = if arguments.embedded {
+        Stage::Embedded
+    } else {
+        Stage::Cluster {
+            nodes: arguments.nodes,
+            brokers: arguments.brokers,
+        }
+    };
     let options = Options {
+        stage,
         seed: arguments.seed,
         length: Duration::try_from_secs_f64(arguments.minutes * 60.0)?,
         rate: arguments.rate,
+        workers: arguments.workers,
         directory: arguments.directory,
-        ..Options::default()
     };
     let report = run(&options).await?;
     write!(std::io::stdout(), "{report}")?;

@@ -1,186 +1,156 @@
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures::{StreamExt as _, stream};
-use nix::sys::signal::Signal;
-use scheduler_examples::Api;
-use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cast::{APPLICATION, Node, PIPELINE, Worker, ledger};
-use crate::clients::{self, Known};
-use crate::ledger::{Happened, Ran, now, weigh};
-use crate::plan::{Fault, Step, draw};
-use crate::proxy::Weather;
+use crate::cast::Cast;
+use crate::clients::{self, Known, Load};
+use crate::excuse::Circumstances;
+use crate::journal::Journal;
+use crate::ledger::{Ran, weigh};
+use crate::observer::{Observer, Sightings};
+use crate::options::Options;
+use crate::plan::draw;
+use crate::producer;
 use crate::report::Report;
+use crate::settle::{self, HEALING};
+use crate::worker::ledger;
 
-/// How long accepted tasks may take to end when everything is whole again.
-const HEALING: Duration = Duration::from_mins(2);
-/// Tasks that are asked for at once.
-const ASKING: usize = 32;
-/// How much later things come over a delayed link.
-const DELAY: Duration = Duration::from_millis(150);
+/// Partitions at the beginning.
+const PARTITIONS: u32 = 6;
+/// How long workers may be silent.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// HTTP clients.
+const CLIENTS: u32 = 8;
+/// The longest work of a task, in milliseconds.
+const LONGEST: u64 = 30;
+/// Of all tasks, those that clients submit; the rest is the producer's.
+const OVER_HTTP: f64 = 0.75;
 
-/// What is run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Fixes which faults come when. Default: 1.
-    pub seed: u64,
-    /// How long there are faults. Default: a minute.
-    pub length: Duration,
-    /// Tasks that are submitted in a second, about. Default: 200.
-    pub rate: u32,
-    /// Worker processes; at least 1. Default: 4.
-    pub workers: usize,
-    /// Logs, data and ledgers, kept; without it they lie in a temporary directory that is deleted.
-    pub directory: Option<PathBuf>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            length: Duration::from_mins(1),
-            rate: 200,
-            workers: 4,
-            directory: None,
-        }
-    }
-}
-
-/// Starts everything, lets the faults happen, heals, waits for every accepted task, and weighs the ledgers.
+/// Starts everything, lets the faults happen, heals, waits for every accepted task, and weighs the evidence.
 ///
 /// # Errors
 ///
 /// The harness itself failed: a process did not start, or ended by itself. A broken promise is no error but in the report.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
-    anyhow::ensure!(options.workers > 0, "workers: there must be at least 1");
+    options.check()?;
     let temporary = tempfile::tempdir()?;
-    let directory = options.directory.as_deref().unwrap_or(temporary.path());
-    std::fs::create_dir_all(directory)?;
-    anyhow::ensure!(
-        !directory.join("data").exists(),
-        "{} has an earlier run; name a new directory",
-        directory.display()
-    );
-
-    let mut node = Node::start(directory).await?;
-    let api = node.server()?.api();
-    let new = json!({"name": PIPELINE, "partitions": 4});
-    let pipelines = format!("/api/applications/{APPLICATION}/pipelines");
-    api.post(&pipelines, &new).await?.ok().context("the pipeline")?;
-    let path = format!("{pipelines}/{PIPELINE}");
-    let mut workers = (0..options.workers)
-        .map(|number| Worker::start(&node.link.url(), directory, number))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let directory = fresh(options.directory.as_deref().unwrap_or(temporary.path()))?;
+    let cast = Cast::start(options, directory, PARTITIONS, HEARTBEAT).await?;
+    let observer = match &cast.services {
+        Some(services) => Some(Observer::start(&services.tidb)?),
+        None => None,
+    };
 
     let known = Arc::new(Known::default());
     let stop = CancellationToken::new();
-    let mut clients = clients::start(&api, &path, options.seed, options.rate, &known, &stop);
+    let mut submitters = submit(options, &cast, &known, &stop)?;
     let mut faults = Vec::new();
-    for step in draw(options.seed, options.length, options.workers) {
+    for step in draw(options.seed, options.length, options.scope()) {
         sleep(step.after).await;
-        let from = now();
-        suffer(step, &mut node, &mut workers)
-            .await
-            .with_context(|| step.fault.to_string())?;
-        faults.push(Happened {
-            fault: step.fault,
-            from,
-            to: now(),
-        });
+        faults.extend(cast.suffer(&step).await?);
     }
+    faults.sort_by_key(|happened| happened.from);
     stop.cancel();
     let healed = Instant::now();
-    while let Some(client) = timeout(HEALING, clients.join_next())
+    while let Some(submitter) = timeout(HEALING, submitters.join_next())
         .await
-        .context("clients have no answer, although everything is whole again")?
+        .context("submitters have no answer, although everything is whole again")?
     {
-        client??;
+        submitter??;
     }
     let accepted = std::mem::take(&mut *known.accepted.lock().await);
-    let unfinished = unfinished(&api, &path, &accepted).await;
+    let path = Cast::path();
+    settle::drained(&cast.apis, &path).await;
+    let unfinished = settle::unfinished(&cast.apis[0], &path, &accepted).await?;
     let settled_after = healed.elapsed();
-    for worker in workers {
-        worker.stop().await?;
-    }
-    node.stop().await?;
+    let partitions = *cast.partitions.lock().await;
+    let audits = settle::audits(&cast.apis, &path, partitions).await?;
+    let ends = match &cast.services {
+        Some(services) => Some(producer::ends(&services.kafka, &cast.topic(), partitions)?),
+        None => None,
+    };
+    let accounts = settle::problems(&audits, ends.as_deref());
 
+    let journal = Journal::read(&cast.logs().await)?;
+    let sightings = match observer {
+        Some(observer) => observer.end(&journal).await?,
+        None => Sightings::default(),
+    };
+    cast.end().await?;
     let ran = ran(directory, options.workers)?;
+    let mut ownership = journal.problems(&ran);
+    ownership.extend(sightings.problems);
+    let circumstances = Circumstances {
+        faults: &faults,
+        journal: &journal,
+        heartbeat: u64::try_from(HEARTBEAT.as_millis())?,
+    };
+    let over_http = accepted.values().filter(|task| task.has_key).count();
+    let refusals = std::mem::take(&mut *known.refusals.lock().await);
     Ok(Report {
+        stage: options.stage,
         seed: options.seed,
         length: options.length,
-        accepted: accepted.len(),
-        retries: known.retries.load(Ordering::Relaxed),
+        over_http,
+        by_producer: accepted.len() - over_http,
+        refusals,
         ran: ran.len(),
         settled_after,
         unfinished,
-        verdict: weigh(&accepted, &ran, &faults),
+        verdict: weigh(&accepted, &ran, &circumstances),
+        activations: journal.activations.len(),
+        checkpoints: journal.saved,
+        looks: sightings.looks,
+        ownership,
+        audits,
+        accounts,
         faults,
     })
 }
 
-/// Lets one fault happen, and mends it.
-async fn suffer(step: Step, node: &mut Node, workers: &mut [Worker]) -> anyhow::Result<()> {
-    match step.fault {
-        Fault::KillServer => node.restart(false).await?,
-        Fault::RestartServer => node.restart(true).await?,
-        Fault::PauseServer => {
-            node.server()?.signal(Signal::SIGSTOP)?;
-            sleep(step.lasts).await;
-            node.server()?.signal(Signal::SIGCONT)?;
-        }
-        Fault::KillWorker(worker) => workers[worker].replace().await?,
-        Fault::PauseWorker(worker) => {
-            workers[worker].signal(Signal::SIGSTOP)?;
-            sleep(step.lasts).await;
-            workers[worker].signal(Signal::SIGCONT)?;
-        }
-        Fault::CutLink | Fault::DelayLink => {
-            let cut = step.fault == Fault::CutLink;
-            let delay = if cut { Duration::ZERO } else { DELAY };
-            node.link.set(Weather { cut, delay });
-            sleep(step.lasts).await;
-            node.link.set(Weather::default());
-        }
+/// A directory that has nothing of an earlier run.
+pub(crate) fn fresh(directory: &Path) -> anyhow::Result<&Path> {
+    std::fs::create_dir_all(directory)?;
+    anyhow::ensure!(
+        std::fs::read_dir(directory)?.next().is_none(),
+        "{} is not empty; name a new directory",
+        directory.display()
+    );
+    Ok(directory)
+}
+
+fn submit(
+    options: &Options,
+    cast: &Cast,
+    known: &Arc<Known>,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let rate = f64::from(options.rate);
+    let share = if cast.services.is_some() { OVER_HTTP } else { 1.0 };
+    let load = Load {
+        clients: CLIENTS,
+        rate: rate * share,
+        longest: LONGEST,
+    };
+    let mut submitters = clients::start(&cast.apis, &Cast::path(), options.seed, load, known, stop);
+    if let Some(services) = &cast.services {
+        let target = producer::Target {
+            brokers: services.kafka.clone(),
+            topic: cast.topic(),
+            pipeline: cast.pipeline,
+        };
+        let rate = rate * (1.0 - share);
+        producer::start(target, options.seed, rate, known, stop, &mut submitters)?;
     }
-    Ok(())
+    Ok(submitters)
 }
 
-/// Accepted tasks that have not succeeded in time, with what they are.
-async fn unfinished(api: &Api, path: &str, accepted: &BTreeMap<u64, String>) -> Vec<String> {
-    let deadline = tokio::time::Instant::now() + HEALING;
-    stream::iter(accepted.values().cloned())
-        .map(|id| async move {
-            let mut last = "no answer".to_owned();
-            let ended = tokio::time::timeout_at(deadline, async {
-                loop {
-                    match api.get(&format!("{path}/tasks/{id}?wait=10s")).await {
-                        Ok(answer) if answer.status == reqwest::StatusCode::OK => {
-                            last = answer.body["state"].to_string();
-                            return last == "\"succeeded\"";
-                        }
-                        Ok(answer) => last = format!("{} {}", answer.status, answer.body),
-                        Err(error) => last = error.to_string(),
-                    }
-                    sleep(Duration::from_millis(100)).await;
-                }
-            })
-            .await;
-            (!ended.unwrap_or(false)).then(|| format!("{id}: {last}"))
-        })
-        .buffer_unordered(ASKING)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
-}
-
-fn ran(directory: &Path, workers: usize) -> anyhow::Result<Vec<Ran>> {
+pub(crate) fn ran(directory: &Path, workers: usize) -> anyhow::Result<Vec<Ran>> {
     let mut ran = Vec::new();
     for worker in 0..workers {
         let path = ledger(directory, worker);
