@@ -12,11 +12,13 @@ use sqlx::{Connection as _, MySqlConnection};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use crate::guard::Guard;
 use crate::ledger::{Happened, now};
 use crate::node::{CLUSTER, Node, Ways};
 use crate::options::{Options, Stage};
 use crate::plan::{Fault, Step};
 use crate::proxy::Weather;
+use crate::say;
 use crate::services::{Service, Services};
 use crate::worker::{APPLICATION, PIPELINE, Worker};
 
@@ -50,6 +52,7 @@ pub(crate) struct Cast {
     /// The number of the pipeline.
     pub(crate) pipeline: u32,
     directory: PathBuf,
+    _guard: Guard,
 }
 
 impl Cast {
@@ -60,6 +63,7 @@ impl Cast {
         partitions: u32,
         heartbeat: Duration,
     ) -> anyhow::Result<Self> {
+        let guard = Guard::start(directory)?;
         let brokers = options.stage.brokers();
         let mut ways = Vec::new();
         for _ in 0..options.stage.nodes() {
@@ -114,6 +118,7 @@ impl Cast {
             partitions: Mutex::new(partitions),
             pipeline: u32::try_from(pipeline)?,
             directory: directory.to_owned(),
+            _guard: guard,
         })
     }
 
@@ -130,9 +135,11 @@ impl Cast {
     pub(crate) async fn suffer(&self, step: &Step) -> anyhow::Result<Vec<Happened>> {
         let faults = step.faults.iter().map(|(fault, lasts)| async move {
             let from = now();
+            say(&fault.to_string());
             self.happen(*fault, *lasts)
                 .await
                 .with_context(|| fault.to_string())?;
+            say(&format!("{fault}: mended after {} ms", now() - from));
             Ok(Happened {
                 fault: *fault,
                 from,

@@ -25,6 +25,7 @@
 mod cast;
 mod clients;
 pub mod excuse;
+mod guard;
 pub mod journal;
 pub mod ledger;
 mod node;
@@ -39,7 +40,16 @@ mod services;
 mod settle;
 mod worker;
 
+pub use guard::guard;
 pub use options::{Options, Stage};
 pub use report::Report;
 pub use run::run;
 pub use settle::Audit;
+
+/// Tells whoever watches how far the run is.
+fn say(what: &str) {
+    use std::io::Write as _;
+    let at = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+    // Nobody watches any more.
+    let _ = writeln!(std::io::stderr(), "{at} {what}");
+}

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
-use scheduler_chaos::{Options, Stage, run};
+use clap::{Parser, Subcommand};
+use scheduler_chaos::{Options, Stage, guard, run};
 
 /// Kills, stops, restarts and cuts off real processes while tasks are submitted, and proves what came of every task.
 #[derive(Debug, Parser)]
@@ -35,11 +35,23 @@ struct Arguments {
     /// Logs and ledgers are kept here; without it they are deleted at the end.
     #[arg(long)]
     directory: Option<PathBuf>,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Waits for the end of a run, and then for nothing of it to be left.
+    #[command(hide = true)]
+    Guard { directory: PathBuf },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Other::Guard { directory }) = arguments.other {
+        return guard(&directory);
+    }
     let stage = if arguments.embedded {
         Stage::Embedded
     } else {
@@ -54,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         length: Duration::try_from_secs_f64(arguments.minutes * 60.0)?,
         rate: arguments.rate,
         workers: arguments.workers,
-        directory: arguments.directory,
+        directory: arguments.directory.map(std::path::absolute).transpose()?,
     };
     let report = run(&options).await?;
     write!(std::io::stdout(), "{report}")?;

@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::plan::draw;
 use crate::producer;
 use crate::report::Report;
+use crate::say;
 use crate::settle::{self, HEALING};
 use crate::worker::ledger;
 
@@ -55,6 +56,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         faults.extend(cast.suffer(&step).await?);
     }
     faults.sort_by_key(|happened| happened.from);
+    say("everything is whole again");
     stop.cancel();
     let healed = Instant::now();
     while let Some(submitter) = timeout(HEALING, submitters.join_next())
@@ -64,10 +66,12 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         submitter??;
     }
     let accepted = std::mem::take(&mut *known.accepted.lock().await);
+    say(&format!("all submissions are answered: {}", accepted.len()));
     let path = Cast::path();
     settle::drained(&cast.apis, &path).await;
     let unfinished = settle::unfinished(&cast.apis[0], &path, &accepted).await?;
     let settled_after = healed.elapsed();
+    say(&format!("accepted tasks that have not ended well: {}", unfinished.len()));
     let partitions = *cast.partitions.lock().await;
     let audits = settle::audits(&cast.apis, &path, partitions).await?;
     let ends = match &cast.services {
@@ -75,6 +79,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         None => None,
     };
     let accounts = settle::problems(&audits, ends.as_deref());
+    say("audits are done");
 
     let journal = Journal::read(&cast.logs().await)?;
     let sightings = match observer {
