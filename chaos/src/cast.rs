@@ -97,7 +97,11 @@ impl Cast {
         let policy = json!({"timeouts": {"heartbeat": format!("{}s", heartbeat.as_secs())}});
         let new = json!({"name": PIPELINE, "partitions": partitions, "policy": policy});
         let pipelines = format!("/api/applications/{APPLICATION}/pipelines");
-        let made = apis[0].post(&pipelines, &new).await?.ok().context("the pipeline")?;
+        let made = apis[0]
+            .post(&pipelines, &new)
+            .await?
+            .ok()
+            .context("the pipeline")?;
         let pipeline = made["number"].as_u64().context("the pipeline has no number")?;
 
         let servers: Vec<String> = ways.iter().map(|ways| ways.inwards.url()).collect();
@@ -183,9 +187,7 @@ impl Cast {
             Fault::DelayServer(node) => {
                 weather(lasts, SLOW, |weather| self.ways[node].inwards.set(weather)).await
             }
-            Fault::CutStore(node) => {
-                weather(lasts, CUT, |weather| self.ways[node].store.set(weather)).await
-            }
+            Fault::CutStore(node) => weather(lasts, CUT, |weather| self.ways[node].store.set(weather)).await,
             Fault::DelayStore(node) => {
                 weather(lasts, SLOW, |weather| self.ways[node].store.set(weather)).await
             }

@@ -32,7 +32,10 @@ impl fmt::Display for Excuse {
         match self {
             Self::ReportDied(fault) => write!(f, "the report died with its worker ({fault})"),
             Self::BothDied(fault) => {
-                write!(f, "worker and shard were gone before the report was saved ({fault})")
+                write!(
+                    f,
+                    "worker and shard were gone before the report was saved ({fault})"
+                )
             }
             Self::Silent(fault) => write!(f, "no sign of life of the worker for too long ({fault})"),
             Self::Late(fault) => write!(
@@ -172,15 +175,13 @@ mod tests {
                 to: *to,
             })
             .collect();
-        let journal = Journal {
-            activations: vec![Activation {
-                partition: 0,
-                epoch: 2,
-                at: 20_000,
-                process: (1, 0),
-            }],
-            ..Journal::default()
-        };
+        let mut journal = Journal::default();
+        journal.activations.push(Activation {
+            partition: 0,
+            epoch: 2,
+            at: 20_000,
+            process: (1, 0),
+        });
         let circumstances = Circumstances {
             faults: &faults,
             journal: &journal,
@@ -252,10 +253,7 @@ mod tests {
     fn who_is_kept_away_for_most_of_the_grace_is_excused() {
         let (first, again) = (ran(0, 1, 9_990, 10_000), ran(1, 2, 26_000, 26_010));
         let cut = |node, from, to| excuse(&[(Fault::CutServer(node), from, to)], first, again);
-        assert_eq!(
-            cut(1, 19_000, 23_000),
-            Some(Excuse::Late(Fault::CutServer(1)))
-        );
+        assert_eq!(cut(1, 19_000, 23_000), Some(Excuse::Late(Fault::CutServer(1))));
         assert_eq!(cut(2, 19_000, 23_000), None);
         assert_eq!(cut(1, 19_000, 21_000), None);
     }

@@ -114,7 +114,9 @@ impl Journal {
         let mut problems = Vec::new();
         let mut owners = BTreeMap::<(u32, u32), BTreeSet<Process>>::new();
         for activation in &self.activations {
-            let owner = owners.entry((activation.partition, activation.epoch)).or_default();
+            let owner = owners
+                .entry((activation.partition, activation.epoch))
+                .or_default();
             if !owner.insert(activation.process) || owner.len() > 1 {
                 problems.push(format!(
                     "partition {} came up more than once in epoch {}",
@@ -186,7 +188,9 @@ mod tests {
 
     #[test]
     fn a_lease_has_an_owner() {
-        let ran = Ran::parse(0, "0 1 2 9 4 1 0 1 2.").into_iter().collect::<Vec<_>>();
+        let ran = Ran::parse(0, "0 1 2 9 4 1 0 1 2.")
+            .into_iter()
+            .collect::<Vec<_>>();
         assert!(journal(&[]).problems(&ran)[0].contains("nobody owned"));
         let owned = journal(&[((0, 0), line("shard is active", 4))]);
         assert!(owned.problems(&ran).is_empty());

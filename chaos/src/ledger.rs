@@ -116,11 +116,7 @@ pub struct Verdict {
 }
 
 /// Weighs the ledgers.
-pub fn weigh(
-    accepted: &BTreeMap<u64, Accepted>,
-    ran: &[Ran],
-    circumstances: &Circumstances<'_>,
-) -> Verdict {
+pub fn weigh(accepted: &BTreeMap<u64, Accepted>, ran: &[Ran], circumstances: &Circumstances<'_>) -> Verdict {
     let mut by_place = BTreeMap::<(u32, u64), Vec<Ran>>::new();
     let mut places = BTreeMap::<u64, BTreeSet<(u32, u64)>>::new();
     for ran in ran {

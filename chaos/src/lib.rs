@@ -25,6 +25,7 @@
 mod cast;
 mod clients;
 pub mod excuse;
+pub mod figures;
 mod guard;
 pub mod journal;
 pub mod ledger;
@@ -36,6 +37,7 @@ mod producer;
 mod proxy;
 mod report;
 mod run;
+mod scene;
 mod services;
 mod settle;
 mod worker;

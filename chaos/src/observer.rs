@@ -16,7 +16,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A look that takes longer is given up: TiDB may be stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const SHARDS: &str = "SELECT pipeline, partition_no, epoch, HEX(node) AS node, checkpoint, resume_offset FROM shard";
+const SHARDS: &str =
+    "SELECT pipeline, partition_no, epoch, HEX(node) AS node, checkpoint, resume_offset FROM shard";
 const SEGMENTS: &str = "SELECT DISTINCT partition_no, epoch FROM result_segment";
 
 /// A row of the table.

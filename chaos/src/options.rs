@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,16 @@ pub enum Stage {
         /// How many brokers: 1 or 3.
         brokers: u16,
     },
+}
+
+/// As arguments of the command line.
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => write!(f, " --embedded"),
+            Self::Cluster { nodes, brokers } => write!(f, " --nodes {nodes} --brokers {brokers}"),
+        }
+    }
 }
 
 impl Stage {
@@ -53,10 +64,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            stage: Stage::Cluster {
-                nodes: 3,
-                brokers: 1,
-            },
+            stage: Stage::Cluster { nodes: 3, brokers: 1 },
             seed: 1,
             length: Duration::from_mins(1),
             rate: 200,

@@ -298,10 +298,7 @@ mod tests {
         };
         for step in draw(1, Duration::from_mins(5), scope) {
             for (fault, _) in step.faults {
-                assert!(matches!(
-                    fault.target(),
-                    Target::Server(0) | Target::Worker(_)
-                ));
+                assert!(matches!(fault.target(), Target::Server(0) | Target::Worker(_)));
                 assert!(!matches!(
                     fault,
                     Fault::CutStore(_) | Fault::DelayStore(_) | Fault::CutLog(_) | Fault::DelayLog(_)

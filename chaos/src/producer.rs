@@ -137,10 +137,7 @@ async fn deliver(
                 let (partition, offset) = delivered
                     .await?
                     .with_context(|| format!("record {number} was not delivered"))?;
-                let shard = ShardId::new(
-                    PipelineId(target.pipeline),
-                    Partition(u32::try_from(partition)?),
-                );
+                let shard = ShardId::new(PipelineId(target.pipeline), Partition(u32::try_from(partition)?));
                 return Ok(Accepted {
                     id: shard.task(Offset(u64::try_from(offset)?)).to_string(),
                     asked,

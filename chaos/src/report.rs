@@ -3,18 +3,15 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::ledger::{Happened, Verdict};
-use crate::options::Stage;
 use crate::settle::Audit;
 
 /// What came of a run; written as Markdown.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it ran on.
-    pub stage: Stage,
-    /// The seed of its plan.
-    pub seed: u64,
-    /// How long there were to be faults.
-    pub length: Duration,
+    /// What was run.
+    pub title: String,
+    /// The command that runs it again.
+    pub again: String,
     /// Tasks that were accepted over HTTP.
     pub over_http: usize,
     /// Tasks that the Kafka producer delivered.
@@ -37,6 +34,8 @@ pub struct Report {
     pub checkpoints: usize,
     /// Looks at the table of shards.
     pub looks: u64,
+    /// Owners that were seen there, over all shards.
+    pub owners: u64,
     /// What owners and epochs did that they must not.
     pub ownership: Vec<String>,
     /// Of each partition, at the end.
@@ -91,27 +90,19 @@ impl Report {
         }
         problems
     }
-
-    fn command(&self) -> String {
-        let minutes = self.length.as_secs_f64() / 60.0;
-        let stage = match self.stage {
-            Stage::Embedded => " --embedded".to_owned(),
-            Stage::Cluster { nodes, brokers } => format!(" --nodes {nodes} --brokers {brokers}"),
-        };
-        format!("cargo xtask chaos --minutes {minutes} --seed {}{stage}", self.seed)
-    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let minutes = self.length.as_secs_f64() / 60.0;
-        writeln!(f, "# Chaos, seed {}, {minutes:.1} minutes\n", self.seed)?;
-        writeln!(f, "Again: `{}`\n", self.command())?;
+        writeln!(f, "# {}\n\nAgain: `{}`\n", self.title, self.again)?;
         writeln!(f, "| what | count |\n| --- | ---: |")?;
         let mut row = |what: &str, count: &dyn fmt::Display| writeln!(f, "| {what} | {count} |");
         row("accepted over HTTP", &self.over_http)?;
         row("delivered by the Kafka producer", &self.by_producer)?;
-        row("tries to submit that failed and were made again", &self.refusals.values().sum::<u64>())?;
+        row(
+            "tries to submit that failed and were made again",
+            &self.refusals.values().sum::<u64>(),
+        )?;
         for (why, count) in &self.refusals {
             row(&format!("… {why}"), count)?;
         }
@@ -123,11 +114,17 @@ impl fmt::Display for Report {
             row(&format!("… {cause}"), &count)?;
         }
         row("submissions that became two tasks", &self.verdict.doubled.len())?;
-        let by_growth = self.verdict.doubled.iter().filter(|doubled| doubled.by_growth).count();
+        let by_growth = self
+            .verdict
+            .doubled
+            .iter()
+            .filter(|doubled| doubled.by_growth)
+            .count();
         row("… while the pipeline got partitions", &by_growth)?;
         row("activations of shards", &self.activations)?;
         row("checkpoints saved", &self.checkpoints)?;
         row("looks at the table of shards", &self.looks)?;
+        row("… owners seen there", &self.owners)?;
         row("breaches of ownership", &self.ownership.len())?;
         let settled = format!("{:.1}", self.settled_after.as_secs_f64());
         row("seconds from the last fault until all had ended", &settled)?;
@@ -159,7 +156,10 @@ impl Report {
             f,
             "\n| partition | offsets | finished | absent | parked | live | dead | lost | adds up |"
         )?;
-        writeln!(f, "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")?;
+        writeln!(
+            f,
+            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+        )?;
         for audit in &self.audits {
             writeln!(
                 f,

@@ -50,7 +50,11 @@ pub(crate) async fn drained(apis: &[Api], path: &str) {
         if Instant::now() > deadline {
             return;
         }
-        let counts = api.get(path).await.ok().filter(|answer| answer.status.is_success());
+        let counts = api
+            .get(path)
+            .await
+            .ok()
+            .filter(|answer| answer.status.is_success());
         let rest = counts.and_then(|answer| {
             let counts = &answer.body["counts"];
             ["backlog", "ready", "delayed", "running"]
@@ -182,11 +186,17 @@ mod tests {
             lost: 0,
             adds_up: true,
         };
-        assert!(problems(&[good.clone()], Some(&[10])).is_empty());
-        assert!(problems(&[good.clone()], Some(&[11]))[0].contains("ends at 11"));
-        let lossy = Audit { lost: 1, ..good.clone() };
+        assert!(problems(std::slice::from_ref(&good), Some(&[10])).is_empty());
+        assert!(problems(std::slice::from_ref(&good), Some(&[11]))[0].contains("ends at 11"));
+        let lossy = Audit {
+            lost: 1,
+            ..good.clone()
+        };
         assert!(problems(&[lossy], None)[0].contains("nobody should find"));
-        let short = Audit { adds_up: false, ..good };
+        let short = Audit {
+            adds_up: false,
+            ..good
+        };
         assert!(problems(&[short], None)[0].contains("does not add up"));
     }
 }

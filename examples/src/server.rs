@@ -47,10 +47,7 @@ impl Server {
     /// # Errors
     ///
     /// As [`Server::start`].
-    pub async fn start_with(
-        options: &ServerOptions,
-        environment: &[(&str, &str)],
-    ) -> anyhow::Result<Self> {
+    pub async fn start_with(options: &ServerOptions, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let program = binaries()?.join("scheduler-server");
         let log = File::options().create(true).append(true).open(&options.log)?;
         let mut command = Command::new(&program);

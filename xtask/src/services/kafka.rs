@@ -270,7 +270,10 @@ mod tests {
             "advertised.listeners=PLAINTEXT://127.0.0.1:29102,DETOUR0://127.0.0.1:7002,DETOUR1://127.0.0.1:8002",
             "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR0:PLAINTEXT,DETOUR1:PLAINTEXT",
         ] {
-            assert!(second.lines().any(|one| one == line), "{line} is not in\n{second}");
+            assert!(
+                second.lines().any(|one| one == line),
+                "{line} is not in\n{second}"
+            );
         }
     }
 

@@ -147,7 +147,12 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
             of: brokers,
             ..Record::default()
         };
-        let record = with_ports(options, blank, &kafka::usual_ports(broker, options.detours.len()), &cluster)?;
+        let record = with_ports(
+            options,
+            blank,
+            &kafka::usual_ports(broker, options.detours.len()),
+            &cluster,
+        )?;
         cluster.push(record);
     }
     Ok(cluster)

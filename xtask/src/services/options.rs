@@ -96,7 +96,9 @@ impl Options {
                         .next()
                         .map(|ports| ports.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
                     match ports {
-                        Some(Ok(ports)) if options.detours.len() < MOST_DETOURS => options.detours.push(ports),
+                        Some(Ok(ports)) if options.detours.len() < MOST_DETOURS => {
+                            options.detours.push(ports)
+                        }
                         _ => {
                             return Err(wrong(&format!(
                                 "--detour takes a port for each broker, with commas, at most {MOST_DETOURS} times"
