@@ -213,7 +213,7 @@ impl Cast {
     }
 
     async fn kill_service(&self, service: Service, lasts: Duration) -> anyhow::Result<()> {
-        self.services()?.signal(service, Signal::SIGKILL)?;
+        self.services()?.kill(service).await?;
         sleep(lasts).await;
         self.services()?.heal(service).await
     }

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scheduler_examples::binaries;
 use tokio::process::Command;
+
+/// Between two looks at a process that nobody can wait for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -120,6 +124,17 @@ impl Services {
         Ok(kill(Pid::from_raw(pid), signal)?)
     }
 
+    /// Ends one at once; answers when it is gone, so that it can be started again.
+    pub(crate) async fn kill(&self, service: Service) -> anyhow::Result<()> {
+        let status = format!("/proc/{}/stat", self.of(service, "pid")?);
+        self.signal(service, Signal::SIGKILL)?;
+        // It holds locks on its data until it is at least a zombie.
+        while std::fs::read_to_string(&status).is_ok_and(|status| !has_ended(&status)) {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// Where a service listens: the first port is for everybody, the second for itself, then there is one for each server.
     pub(crate) fn address(&self, service: Service, port: usize) -> anyhow::Result<SocketAddr> {
         let ports = self.of(service, "ports")?;
@@ -151,6 +166,12 @@ impl Services {
     }
 }
 
+/// Whether a process of that status has let go of everything. Its state comes after its name in parentheses, which may hold anything.
+fn has_ended(status: &str) -> bool {
+    let state = status.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
 /// Starts the process that ends the services when the pipe to it is closed, which the system does also when we are killed.
 fn guard(xtask: &Path, directory: &Path) -> anyhow::Result<Child> {
     use std::os::unix::process::CommandExt as _;
@@ -168,4 +189,16 @@ fn guard(xtask: &Path, directory: &Path) -> anyhow::Result<Child> {
                 xtask.display()
             )
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_ended;
+
+    #[test]
+    fn a_zombie_has_ended_and_a_name_does_not_matter() {
+        assert!(has_ended("71 (tidb) Z 1 71"));
+        assert!(!has_ended("71 (odd) Z name) S 1 71"));
+        assert!(!has_ended("71 (tidb) D 1 71"));
+    }
 }
