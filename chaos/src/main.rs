@@ -22,6 +22,9 @@ struct Arguments {
     /// Tasks that are submitted in a second, about.
     #[arg(long, default_value_t = 200)]
     rate: u32,
+    /// Only faults of this kind, as `kill-server`; may be given several times.
+    #[arg(long, value_name = "KIND")]
+    only: Vec<String>,
     /// One server with its embedded log and store, instead of several on Kafka and TiDB.
     #[arg(long)]
     embedded: bool,
@@ -109,6 +112,7 @@ async fn main() -> anyhow::Result<()> {
             let length = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;
             let mut options = arguments.common.options(arguments.rate, length);
             options.seed = arguments.seed;
+            options.only = arguments.only;
             if arguments.embedded {
                 options.stage = Stage::Embedded;
             }

@@ -57,6 +57,8 @@ pub struct Options {
     pub rate: u32,
     /// Worker processes; at least 1. Default: 4.
     pub workers: usize,
+    /// Kinds of faults, by their names, as `kill-server`; all if it is empty, as by default.
+    pub only: Vec<String>,
     /// Logs, data and ledgers, kept; without it they lie in a temporary directory that is deleted.
     pub directory: Option<PathBuf>,
 }
@@ -69,6 +71,7 @@ impl Default for Options {
             length: Duration::from_mins(1),
             rate: 200,
             workers: 4,
+            only: Vec::new(),
             directory: None,
         }
     }
@@ -85,6 +88,13 @@ impl Options {
             );
             anyhow::ensure!(matches!(brokers, 1 | 3), "brokers: must be 1 or 3");
         }
+        let names = self.scope().names();
+        if let Some(unknown) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
+            anyhow::bail!(
+                "only: {unknown:?} does not happen here; take of {}",
+                names.join(", ")
+            );
+        }
         Ok(())
     }
 
@@ -93,6 +103,7 @@ impl Options {
             nodes: self.stage.nodes(),
             workers: self.workers,
             brokers: self.stage.brokers(),
+            only: self.only.clone(),
         }
     }
 }

@@ -43,7 +43,7 @@ pub enum Fault {
 }
 
 /// What there is that faults can happen to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Scope {
     /// Servers.
     pub nodes: usize,
@@ -51,6 +51,20 @@ pub struct Scope {
     pub workers: usize,
     /// Brokers; 0 for a server with an embedded log and store.
     pub brokers: u16,
+    /// Kinds of faults, by their names; all that there are if it is empty.
+    pub only: Vec<String>,
+}
+
+impl Scope {
+    /// The names of what can happen here.
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = Self {
+            only: Vec::new(),
+            ..self.clone()
+        };
+        let kinds = kinds(&mut fastrand::Rng::with_seed(0), &all);
+        kinds.into_iter().map(Fault::name).collect()
+    }
 }
 
 /// Faults that come together.
@@ -73,7 +87,7 @@ impl Step {
 }
 
 /// Longer than Kafka's session timeout and the workers' sign of life: somebody is given up.
-const LONG: std::ops::Range<u64> = 8_000..12_000;
+const LONG: std::ops::Range<u64> = 8_000..16_000;
 const SHORT: std::ops::Range<u64> = 200..3_000;
 const PAUSE: std::ops::Range<u64> = 500..3_000;
 
@@ -122,6 +136,29 @@ impl Target {
 }
 
 impl Fault {
+    /// The name of its kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KillServer(_) => "kill-server",
+            Self::PauseServer(_) => "pause-server",
+            Self::RestartServer(_) => "restart-server",
+            Self::RestartAll => "restart-all",
+            Self::KillWorker(_) => "kill-worker",
+            Self::PauseWorker(_) => "pause-worker",
+            Self::CutServer(_) => "cut-server",
+            Self::DelayServer(_) => "delay-server",
+            Self::CutStore(_) => "cut-store",
+            Self::DelayStore(_) => "delay-store",
+            Self::CutLog(_) => "cut-log",
+            Self::DelayLog(_) => "delay-log",
+            Self::KillBroker(_) => "kill-broker",
+            Self::PauseBroker(_) => "pause-broker",
+            Self::KillStore => "kill-store",
+            Self::PauseStore => "pause-store",
+            Self::Grow => "grow",
+        }
+    }
+
     fn target(self) -> Target {
         match self {
             Self::KillServer(node)
@@ -165,8 +202,8 @@ impl Fault {
     }
 }
 
-/// Draws faults for about that long. There must be a node and a worker.
-pub fn draw(seed: u64, length: Duration, scope: Scope) -> Vec<Step> {
+/// Draws faults for about that long. There must be a node and a worker, and one of the kinds that are wanted.
+pub fn draw(seed: u64, length: Duration, scope: &Scope) -> Vec<Step> {
     let mut random = fastrand::Rng::with_seed(seed);
     // Dealt like cards, so that every kind comes before one comes again.
     let mut deck = Vec::new();
@@ -205,7 +242,7 @@ pub fn draw(seed: u64, length: Duration, scope: Scope) -> Vec<Step> {
 }
 
 /// One fault of each kind, each of somebody.
-fn kinds(random: &mut fastrand::Rng, scope: Scope) -> Vec<Fault> {
+fn kinds(random: &mut fastrand::Rng, scope: &Scope) -> Vec<Fault> {
     let mut node = |kind: fn(usize) -> Fault| kind(random.usize(0..scope.nodes));
     let mut kinds = vec![
         node(Fault::KillServer),
@@ -230,6 +267,7 @@ fn kinds(random: &mut fastrand::Rng, scope: Scope) -> Vec<Fault> {
     }
     kinds.push(Fault::KillWorker(random.usize(0..scope.workers)));
     kinds.push(Fault::PauseWorker(random.usize(0..scope.workers)));
+    kinds.retain(|fault| scope.only.is_empty() || scope.only.iter().any(|name| name == fault.name()));
     kinds
 }
 
@@ -237,34 +275,37 @@ fn kinds(random: &mut fastrand::Rng, scope: Scope) -> Vec<Fault> {
 mod tests {
     use super::*;
 
-    const CLUSTER: Scope = Scope {
-        nodes: 3,
-        workers: 4,
-        brokers: 3,
-    };
+    fn cluster() -> Scope {
+        Scope {
+            nodes: 3,
+            workers: 4,
+            brokers: 3,
+            only: Vec::new(),
+        }
+    }
 
     #[test]
     fn a_seed_gives_one_plan_and_another_seed_another() {
         let length = Duration::from_mins(2);
-        assert_eq!(draw(3, length, CLUSTER), draw(3, length, CLUSTER));
-        assert_ne!(draw(3, length, CLUSTER), draw(4, length, CLUSTER));
-        let total: Duration = draw(3, length, CLUSTER)
+        assert_eq!(draw(3, length, &cluster()), draw(3, length, &cluster()));
+        assert_ne!(draw(3, length, &cluster()), draw(4, length, &cluster()));
+        let total: Duration = draw(3, length, &cluster())
             .iter()
             .map(|step| step.after + step.lasts())
             .sum();
-        assert!(total <= length && !draw(3, length, CLUSTER).is_empty());
+        assert!(total <= length && !draw(3, length, &cluster()).is_empty());
     }
 
     #[test]
     fn a_longer_plan_begins_like_a_shorter_one() {
-        let short = draw(9, Duration::from_mins(1), CLUSTER);
-        assert_eq!(draw(9, Duration::from_mins(3), CLUSTER)[..short.len()], short);
+        let short = draw(9, Duration::from_mins(1), &cluster());
+        assert_eq!(draw(9, Duration::from_mins(3), &cluster())[..short.len()], short);
     }
 
     #[test]
     fn every_kind_comes_before_one_comes_again() {
-        let kinds = kinds(&mut fastrand::Rng::with_seed(1), CLUSTER).len();
-        let steps = draw(2, Duration::from_mins(10), CLUSTER);
+        let kinds = kinds(&mut fastrand::Rng::with_seed(1), &cluster()).len();
+        let steps = draw(2, Duration::from_mins(10), &cluster());
         let mut seen: Vec<_> = steps.iter().flat_map(|step| &step.faults).collect();
         assert!(seen.len() > 2 * kinds);
         seen.truncate(kinds);
@@ -281,7 +322,7 @@ mod tests {
     #[test]
     fn nothing_happens_to_one_thing_twice_at_once() {
         for seed in 0..50 {
-            for step in draw(seed, Duration::from_mins(5), CLUSTER) {
+            for step in draw(seed, Duration::from_mins(5), &cluster()) {
                 if let [(first, _), (second, _)] = step.faults[..] {
                     assert!(!first.target().overlaps(second.target()), "{first}, {second}");
                 }
@@ -290,13 +331,25 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_wanted_happens() {
+        let scope = Scope {
+            only: vec!["pause-server".to_owned(), "grow".to_owned()],
+            ..cluster()
+        };
+        let steps = draw(1, Duration::from_mins(2), &scope);
+        let mut faults = steps.iter().flat_map(|step| &step.faults);
+        assert!(faults.all(|(fault, _)| matches!(fault, Fault::PauseServer(_) | Fault::Grow)));
+        assert!(cluster().names().contains(&"kill-broker"));
+    }
+
+    #[test]
     fn an_embedded_server_has_no_brokers_to_kill() {
         let scope = Scope {
             nodes: 1,
             brokers: 0,
-            ..CLUSTER
+            ..cluster()
         };
-        for step in draw(1, Duration::from_mins(5), scope) {
+        for step in draw(1, Duration::from_mins(5), &scope) {
             for (fault, _) in step.faults {
                 assert!(matches!(fault.target(), Target::Server(0) | Target::Worker(_)));
                 assert!(!matches!(

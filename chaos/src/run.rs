@@ -19,7 +19,7 @@ const FLOW: Flow = Flow {
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let scene = Scene::begin(options, FLOW).await?;
     let mut faults = Vec::new();
-    for step in draw(options.seed, options.length, options.scope()) {
+    for step in draw(options.seed, options.length, &options.scope()) {
         sleep(step.after).await;
         faults.extend(scene.cast.suffer(&step).await?);
     }
@@ -28,6 +28,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     } = options;
     let minutes = length.as_secs_f64() / 60.0;
     let title = format!("Chaos, seed {seed}, {minutes:.1} minutes, {rate} tasks/s");
-    let again = format!("--minutes {minutes} --seed {seed} --rate {rate}");
+    let mut again = format!("--minutes {minutes} --seed {seed} --rate {rate}");
+    for name in &options.only {
+        again.push_str(" --only ");
+        again.push_str(name);
+    }
     Ok(scene.end(title, &again, faults).await?.report)
 }

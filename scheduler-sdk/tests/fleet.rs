@@ -498,6 +498,17 @@ fn addresses_out_of_reach_are_reached_through_the_configured_one() {
 }
 
 #[test]
+fn a_worker_that_begins_before_its_shards_are_up_asks_until_it_knows_their_owners() {
+    let mut world = World::new(2, 2, 1);
+    let nowhere = BTreeMap::from([(0, String::new()), (1, String::new())]);
+    world.worker(|fleet, out| fleet.located(Located::Owners(nowhere), out));
+    assert_eq!(world.sites(), [Site::Home]);
+    assert!(world.locate(), "it does not ask again");
+    assert_eq!(world.sites().len(), 2);
+    assert!(!world.sites().contains(&Site::Home));
+}
+
+#[test]
 fn servers_that_know_no_owners_and_single_ones_have_one_session() {
     for located in [
         Located::Unknown,

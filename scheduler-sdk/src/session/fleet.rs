@@ -122,7 +122,8 @@ impl Fleet {
             .collect();
         let is_one = self.sessions.keys().all(|site| *site == Site::Home);
         if is_one && addresses.len() <= 1 {
-            self.is_stale |= !addresses.is_empty() && owners.values().any(String::is_empty);
+            // The session is with one owner: what others will own must not wait for it to lose something.
+            self.is_stale |= owners.values().any(String::is_empty);
             return self.add(Site::Home);
         }
         if self.out_of_reach() {
