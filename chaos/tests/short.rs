@@ -17,10 +17,7 @@ async fn report(stage: Stage, seed: u64, seconds: u64) -> anyhow::Result<Report>
 
 #[tokio::test]
 async fn a_cluster_under_faults_loses_nothing_and_repeats_nothing_without_an_excuse() {
-    let stage = Stage::Cluster {
-        nodes: 3,
-        brokers: 1,
-    };
+    let stage = Stage::Cluster { nodes: 3, brokers: 1 };
     let report = report(stage, 5, 60).await.unwrap();
     assert_eq!(report.problems(), Vec::<String>::new(), "{report}");
 }

@@ -44,6 +44,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         links: BTreeMap::new(),
         locating: None,
         locate_at: Instant::now(),
+        look_again_at: Instant::now(),
         located: 0,
         servers: worker.servers,
         authorization: worker.authorization,
@@ -164,6 +165,8 @@ struct Driver {
     locating: Option<AbortOnDropHandle<Located>>,
     /// Not before this moment it is asked again.
     locate_at: Instant,
+    /// It is asked again at this moment though nothing says that the answer has changed.
+    look_again_at: Instant,
     /// Questions one after the other that did not settle it.
     located: u32,
     servers: Vec<tonic::transport::Endpoint>,
@@ -230,7 +233,13 @@ impl Driver {
     }
 
     fn next_locate(&self) -> Option<Instant> {
-        (self.locating.is_none() && self.fleet.wants_owners()).then_some(self.locate_at)
+        if self.locating.is_some() || !self.fleet.may_have_others() {
+            None
+        } else if self.fleet.wants_owners() {
+            Some(self.locate_at)
+        } else {
+            Some(self.look_again_at)
+        }
     }
 
     /// Asks a configured server, or when they do not answer one of the owners that are known, who owns what.
@@ -263,6 +272,7 @@ impl Driver {
             0
         };
         self.locate_at = Instant::now() + backoff(&self.options, self.located);
+        self.look_again_at = Instant::now() + self.options.look_again;
     }
 
     fn try_next(&mut self) -> Option<(Site, Event)> {

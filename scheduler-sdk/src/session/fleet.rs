@@ -94,6 +94,11 @@ impl Fleet {
         !self.is_single && (self.is_stale || !self.sessions.iter().all(is_open))
     }
 
+    /// Whether there may be owners that nobody has told the worker of: of partitions that were added, or that nobody owned before.
+    pub fn may_have_others(&self) -> bool {
+        !self.is_single
+    }
+
     /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
     pub fn asked(&mut self) {
         self.is_stale = false;
