@@ -44,7 +44,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         links: BTreeMap::new(),
         locating: None,
         locate_at: Instant::now(),
-        look_again_at: Instant::now(),
+        located_at: Instant::now(),
         located: 0,
         servers: worker.servers,
         authorization: worker.authorization,
@@ -165,8 +165,8 @@ struct Driver {
     locating: Option<AbortOnDropHandle<Located>>,
     /// Not before this moment it is asked again.
     locate_at: Instant,
-    /// It is asked again at this moment though nothing says that the answer has changed.
-    look_again_at: Instant,
+    /// When it was last answered.
+    located_at: Instant,
     /// Questions one after the other that did not settle it.
     located: u32,
     servers: Vec<tonic::transport::Endpoint>,
@@ -233,12 +233,13 @@ impl Driver {
     }
 
     fn next_locate(&self) -> Option<Instant> {
-        if self.locating.is_some() || !self.fleet.may_have_others() {
+        if self.locating.is_some() {
             None
         } else if self.fleet.wants_owners() {
             Some(self.locate_at)
         } else {
-            Some(self.look_again_at)
+            let after = self.fleet.look_again_after()?;
+            Some(self.located_at + self.options.look_again * after)
         }
     }
 
@@ -272,7 +273,7 @@ impl Driver {
             0
         };
         self.locate_at = Instant::now() + backoff(&self.options, self.located);
-        self.look_again_at = Instant::now() + self.options.look_again;
+        self.located_at = Instant::now();
     }
 
     fn try_next(&mut self) -> Option<(Site, Event)> {

@@ -57,6 +57,8 @@ pub struct Fleet {
     is_stale: bool,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
+    /// How often all owners were out of reach, so that one session had to do.
+    fell_back: u32,
     /// Whether any owner was ever reached at its own address.
     was_reached: bool,
     is_draining: bool,
@@ -76,6 +78,7 @@ impl Fleet {
             moved: BTreeSet::new(),
             is_stale: true,
             is_single: false,
+            fell_back: 0,
             was_reached: false,
             is_draining: false,
             drained: BTreeSet::new(),
@@ -94,9 +97,10 @@ impl Fleet {
         !self.is_single && (self.is_stale || !self.sessions.iter().all(is_open))
     }
 
-    /// Whether there may be owners that nobody has told the worker of: of partitions that were added, or that nobody owned before.
-    pub fn may_have_others(&self) -> bool {
-        !self.is_single
+    /// When it is worth asking for owners though nothing says that the answer has changed, in multiples of the usual time: partitions may have been
+    /// added, and owners that were out of reach may be reached now. `None` if the servers do not know of owners.
+    pub fn look_again_after(&self) -> Option<u32> {
+        (!self.is_single || self.fell_back > 0).then(|| 1 << self.fell_back.min(6))
     }
 
     /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
@@ -115,8 +119,15 @@ impl Fleet {
                 }
                 return;
             }
+            Located::Owners(owners) if self.fell_back > 0 => {
+                // They may have been out of reach for a while only.
+                self.is_single = false;
+                self.failures.clear();
+                owners
+            }
             Located::Owners(_) | Located::Unknown => {
                 self.is_single = true;
+                self.fell_back = 0;
                 return self.gather(out);
             }
         };
@@ -134,6 +145,7 @@ impl Fleet {
         if self.out_of_reach() {
             // The configured servers have just answered.
             self.is_single = true;
+            self.fell_back = self.fell_back.saturating_add(1);
             return self.gather(out);
         }
         for (partition, address) in owners {
@@ -168,6 +180,7 @@ impl Fleet {
             self.failures.remove(site);
             if *site != Site::Home {
                 self.was_reached = true;
+                self.fell_back = 0;
                 self.is_stale = true;
                 self.dealer.join(site.clone());
             }
