@@ -44,6 +44,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         links: BTreeMap::new(),
         locating: None,
         locate_at: Instant::now(),
+        located_at: Instant::now(),
         located: 0,
         servers: worker.servers,
         authorization: worker.authorization,
@@ -164,6 +165,8 @@ struct Driver {
     locating: Option<AbortOnDropHandle<Located>>,
     /// Not before this moment it is asked again.
     locate_at: Instant,
+    /// When it was last answered.
+    located_at: Instant,
     /// Questions one after the other that did not settle it.
     located: u32,
     servers: Vec<tonic::transport::Endpoint>,
@@ -230,7 +233,14 @@ impl Driver {
     }
 
     fn next_locate(&self) -> Option<Instant> {
-        (self.locating.is_none() && self.fleet.wants_owners()).then_some(self.locate_at)
+        if self.locating.is_some() {
+            None
+        } else if self.fleet.wants_owners() {
+            Some(self.locate_at)
+        } else {
+            let after = self.fleet.look_again_after()?;
+            Some(self.located_at + self.options.look_again * after)
+        }
     }
 
     /// Asks a configured server, or when they do not answer one of the owners that are known, who owns what.
@@ -263,6 +273,7 @@ impl Driver {
             0
         };
         self.locate_at = Instant::now() + backoff(&self.options, self.located);
+        self.located_at = Instant::now();
     }
 
     fn try_next(&mut self) -> Option<(Site, Event)> {

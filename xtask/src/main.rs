@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 mod borders;
+mod chaos;
 mod ci;
 mod compare;
 mod demo;
@@ -28,6 +29,7 @@ cargo xtask COMMAND
 fn usage() -> String {
     [
         USAGE,
+        chaos::USAGE,
         services::USAGE,
         mutations::USAGE,
         fuzz::USAGE,
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         (Some("test"), _) => test::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
+        (Some("chaos"), _) => chaos::run(&rest),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
         (Some("compare"), _) => compare::run(&rest),

@@ -62,6 +62,8 @@ pub struct Fleet {
     look_again_at: Option<Duration>,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
+    /// How often all owners were out of reach, so that one session had to do.
+    fell_back: u32,
     /// Whether any owner was ever reached at its own address.
     was_reached: bool,
     is_draining: bool,
@@ -82,6 +84,7 @@ impl Fleet {
             is_stale: true,
             look_again_at: None,
             is_single: false,
+            fell_back: 0,
             was_reached: false,
             is_draining: false,
             drained: BTreeSet::new(),
@@ -100,6 +103,12 @@ impl Fleet {
         !self.is_single && (self.is_stale || !self.sessions.iter().all(is_open))
     }
 
+    /// When it is worth asking for owners though nothing says that the answer has changed, in multiples of the usual time: partitions may have been
+    /// added, and owners that were out of reach may be reached now. `None` if the servers do not know of owners.
+    pub fn look_again_after(&self) -> Option<u32> {
+        (!self.is_single || self.fell_back > 0).then(|| 1 << self.fell_back.min(6))
+    }
+
     /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
     pub fn asked(&mut self) {
         self.is_stale = false;
@@ -116,8 +125,15 @@ impl Fleet {
                 }
                 return;
             }
+            Located::Owners(owners) if self.fell_back > 0 => {
+                // They may have been out of reach for a while only.
+                self.is_single = false;
+                self.failures.clear();
+                owners
+            }
             Located::Owners(_) | Located::Unknown => {
                 self.is_single = true;
+                self.fell_back = 0;
                 return self.gather(out);
             }
         };
@@ -128,12 +144,14 @@ impl Fleet {
             .collect();
         let is_one = self.sessions.keys().all(|site| *site == Site::Home);
         if is_one && addresses.len() <= 1 {
-            self.is_stale |= !addresses.is_empty() && owners.values().any(String::is_empty);
+            // The session is with one owner: what others will own must not wait for it to lose something.
+            self.is_stale |= owners.values().any(String::is_empty);
             return self.add(Site::Home);
         }
         if self.out_of_reach() {
             // The configured servers have just answered.
             self.is_single = true;
+            self.fell_back = self.fell_back.saturating_add(1);
             return self.gather(out);
         }
         for (partition, address) in owners {
@@ -168,6 +186,7 @@ impl Fleet {
             self.failures.remove(site);
             if *site != Site::Home {
                 self.was_reached = true;
+                self.fell_back = 0;
                 self.is_stale = true;
                 self.dealer.join(site.clone());
             }
