@@ -109,7 +109,8 @@ impl Fleet {
             .collect();
         let is_one = self.sessions.keys().all(|site| *site == Site::Home);
         if is_one && addresses.len() <= 1 {
-            self.is_stale = !addresses.is_empty() && owners.values().any(String::is_empty);
+            // Also when nobody owns anything yet: its owners may become several.
+            self.is_stale = owners.values().any(String::is_empty);
             return self.add(Site::Home);
         }
         if self.out_of_reach() {
