@@ -5,6 +5,7 @@
 
 mod borders;
 mod ci;
+mod configuration;
 mod demo;
 mod fuzz;
 mod mutations;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
+  configuration write docs/configuration.md from the programs' own definitions
   demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
 ";
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         (Some("test"), _) => test::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
+        (Some("configuration"), []) => configuration::run(),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
