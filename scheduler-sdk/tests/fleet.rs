@@ -540,3 +540,14 @@ fn servers_that_know_no_owners_and_single_ones_have_one_session() {
         assert_eq!(world.sites(), [Site::Home]);
     }
 }
+
+#[test]
+fn owners_that_are_not_there_yet_are_asked_for_again_until_they_are() {
+    let mut world = World::new(2, 2, 1);
+    let nobody = BTreeMap::from([(0, String::new()), (1, String::new())]);
+    world.worker(|fleet, out| fleet.located(Located::Owners(nobody), out));
+    assert_eq!(world.sites(), [Site::Home]);
+    world.connect(&Site::Home);
+    world.calm();
+    assert_eq!(world.sites().len(), 2, "a session with each of the owners");
+}

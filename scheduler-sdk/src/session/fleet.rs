@@ -162,6 +162,11 @@ impl Fleet {
                 continue;
             }
             self.add(site.clone());
+            let mut said = Vec::new();
+            if let Some(session) = self.sessions.get_mut(&site) {
+                session.regain(partition, &mut said);
+            }
+            self.pass_on(&site, said, out);
             self.owners.insert(partition, site);
         }
         self.place(out);

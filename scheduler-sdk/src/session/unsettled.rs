@@ -51,6 +51,12 @@ impl Unsettled {
         self.keys.iter().copied()
     }
 
+    /// Whether this session has reports of the partition, or had some that are settled.
+    pub(super) fn counts(&self, partition: u32) -> bool {
+        let found = self.partitions.get(&partition);
+        found.is_some_and(|found| found.settled > 0 || !found.reports.is_empty())
+    }
+
     /// Forgets a partition's reports, which are another session's from now on.
     pub(super) fn give_up(&mut self, partition: u32) -> Reports {
         let reports = self
