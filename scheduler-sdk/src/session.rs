@@ -433,7 +433,7 @@ impl Session {
         let had_room = self.credits > 0;
         self.credits = self.credits.saturating_sub(1);
         self.void_credits = self.void_credits.saturating_sub(1);
-        if self.held.contains_key(&key) || self.unsettled.contains(key) {
+        if self.unsettled.contains(key) || self.held.contains_key(&key) {
             return;
         }
         if self.is_draining() || !had_room {
@@ -573,7 +573,7 @@ impl Session {
         let mut message = Reports::default();
         let mut bytes = 0;
         for report in self.unsent.drain(..) {
-            let length = report.encoded_len();
+            let length = unsettled::weight(&report);
             if bytes + length > MAX_REPORTS_BYTES && !message.reports.is_empty() {
                 out.push(Output::Send(Request::Reports(std::mem::take(&mut message))));
                 bytes = 0;

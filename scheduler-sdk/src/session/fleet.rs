@@ -480,8 +480,10 @@ impl Fleet {
                 output => out.push((site.clone(), output)),
             }
         }
-        let all = self.sessions.keys().all(|site| self.drained.contains(site));
-        if self.is_draining && all && !self.said_drained {
+        if self.is_draining
+            && !self.said_drained
+            && self.sessions.keys().all(|site| self.drained.contains(site))
+        {
             self.said_drained = true;
             out.push((site.clone(), Output::Drained));
         }
