@@ -10,6 +10,7 @@ mod compare;
 mod configuration;
 mod demo;
 mod fuzz;
+mod instructions;
 mod mutations;
 mod run;
 mod services;
@@ -36,6 +37,7 @@ fn usage() -> String {
         mutations::USAGE,
         fuzz::USAGE,
         compare::USAGE,
+        instructions::USAGE,
     ]
     .concat()
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         (Some("configuration"), []) => configuration::run(),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
+        (Some("instructions"), _) => instructions::run(&rest),
         (Some("compare"), _) => compare::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.
