@@ -33,6 +33,7 @@ const OUTSIDE: [&str; 8] = [
     "scheduler-sim",
     "scheduler-examples",
     "scheduler-benches",
+    "scheduler-load",
     "scheduler-tests",
     "xtask",
 ];

@@ -79,7 +79,17 @@ pub(crate) struct SegmentWriter {
     file: File,
     /// Where the next frame goes.
     pub(crate) position: u64,
+    /// Up to here the file has blocks that were written before.
+    filled: u64,
+    size: u64,
 }
+
+/// A commit of fewer bytes is mostly its sync.
+const SMALL_COMMIT: u64 = 32 << 10;
+/// So many blocks are filled with zeros at a time, ahead of small commits: a sync of blocks that exist has no metadata to write.
+const BLOCKS_AHEAD: u64 = 64;
+/// Written one by one, so that a small commit to one of them does not make the system write all of them again.
+const BLOCK: usize = 4 << 10;
 
 impl SegmentWriter {
     /// Begins segment `number`, with room for `size` bytes, whose first group commit will be `group`.
@@ -102,7 +112,7 @@ impl SegmentWriter {
         };
         begin().map_err(OpenError::io(&path))?;
         sync_directory(dir)?;
-        Self::at(path, file, number, FILE_HEADER as u64)
+        Self::at(path, file, number, FILE_HEADER as u64, size)
     }
 
     /// Goes on with a segment whose valid part ends at `position`; the rest is cut off.
@@ -117,10 +127,10 @@ impl SegmentWriter {
             .and_then(|()| file.set_len(size.max(position)))
             .and_then(|()| file.sync_all())
             .map_err(OpenError::io(&path))?;
-        Self::at(path, file, segment.number, position)
+        Self::at(path, file, segment.number, position, size)
     }
 
-    fn at(path: PathBuf, mut file: File, number: u64, position: u64) -> Result<Self, OpenError> {
+    fn at(path: PathBuf, mut file: File, number: u64, position: u64, size: u64) -> Result<Self, OpenError> {
         let reader =
             File::open(&path).and_then(|reader| file.seek(SeekFrom::Start(position)).map(|_| reader));
         let reader = reader.map_err(OpenError::io(&path))?;
@@ -132,6 +142,8 @@ impl SegmentWriter {
             },
             file,
             position,
+            filled: position,
+            size,
         })
     }
 
@@ -147,9 +159,27 @@ impl SegmentWriter {
                 Err(error) => return Err(error),
             }
         }
+        let bytes = frames.iter().map(|frame| frame.len() as u64).sum();
+        self.fill_ahead(bytes);
         self.file.sync_data()?;
-        self.position += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        self.position += bytes;
         Ok(())
+    }
+
+    /// Makes blocks for small commits to come, which are durable with this one.
+    fn fill_ahead(&mut self, bytes: u64) {
+        let end = self.position + bytes;
+        if bytes < SMALL_COMMIT && end > self.filled && end < self.size {
+            let first = end.next_multiple_of(BLOCK as u64);
+            let last = (first + BLOCKS_AHEAD * BLOCK as u64).min(self.size);
+            for at in (first..last).step_by(BLOCK) {
+                // Without room for it, commits are slower, and that is all.
+                if self.file.write_all_at(&[0; BLOCK], at).is_err() {
+                    break;
+                }
+            }
+            self.filled = last;
+        }
     }
 
     /// Takes back what a failed [`commit`](Self::commit) may have written.
@@ -157,6 +187,7 @@ impl SegmentWriter {
         self.file.set_len(self.position)?;
         self.file.set_len(size.max(self.position))?;
         self.file.sync_all()?;
+        self.filled = self.position;
         self.file.seek(SeekFrom::Start(self.position)).map(|_| ())
     }
 
