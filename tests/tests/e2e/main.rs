@@ -13,6 +13,7 @@ mod drain;
 mod examples;
 mod grpc;
 mod injection;
+mod inspection;
 mod lifecycle;
 mod pipelines;
 mod tasks;
