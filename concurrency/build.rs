@@ -54,6 +54,11 @@ const SUBJECTS: [Subject; 4] = [
                 to: "        self.lock().is_over = true;",
             },
             Bug {
+                name: "an_actor_goes_without_a_word",
+                from: "    fn drop(&mut self) {\n        self.0.end();\n    }",
+                to: "    fn drop(&mut self) {}",
+            },
+            Bug {
                 name: "the_end_overtakes_what_was_put",
                 from: "                if !inner.events.is_empty() {",
                 to: "                if !inner.events.is_empty() && !inner.is_over {",

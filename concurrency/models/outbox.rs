@@ -7,13 +7,14 @@ use shuttle::sync::Arc;
 use shuttle::sync::mpsc::channel;
 use shuttle::thread;
 
-use super::subject::{Events, Outbox};
+use super::subject::{Events, Outbox, Teller};
 
 pub(crate) const ALL: &[Model] = &[
     what_is_put_arrives_in_order_and_then_it_ends,
     what_is_put_arrives_without_more,
     what_is_taken_back_is_not_given_out,
     without_a_transport_the_actor_keeps_what_it_has,
+    an_actor_that_never_took_the_session_ends_it,
 ];
 
 fn event(number: u32) -> WorkerEvent {
@@ -32,6 +33,7 @@ fn listen(outbox: Arc<Outbox>) -> Vec<WorkerEvent> {
 
 fn what_is_put_arrives_in_order_and_then_it_ends() {
     let outbox = Arc::new(Outbox::default());
+    let teller = Teller(outbox.clone());
     let transport = {
         let outbox = outbox.clone();
         thread::spawn(move || listen(outbox))
@@ -41,7 +43,7 @@ fn what_is_put_arrives_in_order_and_then_it_ends() {
     assert!(outbox.put(&mut batch) && batch.is_empty());
     batch.extend([event(2), event(3)]);
     assert!(outbox.put(&mut batch) && batch.is_empty());
-    outbox.end();
+    drop(teller);
     let got = transport.join().expect("the transport ends");
     assert_eq!(got, [event(1), event(2), event(3)]);
     assert!(outbox.is_over());
@@ -49,6 +51,7 @@ fn what_is_put_arrives_in_order_and_then_it_ends() {
 
 fn what_is_put_arrives_without_more() {
     let outbox = Arc::new(Outbox::default());
+    let teller = Teller(outbox.clone());
     let (heard, hears) = channel();
     let transport = {
         let mut events = Events(outbox.clone());
@@ -62,12 +65,13 @@ fn what_is_put_arrives_without_more() {
         assert!(outbox.put(&mut vec![event(number)]));
         assert_eq!(hears.recv(), Ok(vec![event(number)]));
     }
-    outbox.end();
+    drop(teller);
     transport.join().expect("the transport ends");
 }
 
 fn what_is_taken_back_is_not_given_out() {
     let outbox = Arc::new(Outbox::default());
+    let teller = Teller(outbox.clone());
     let transport = {
         let outbox = outbox.clone();
         thread::spawn(move || listen(outbox))
@@ -75,7 +79,7 @@ fn what_is_taken_back_is_not_given_out() {
     assert!(outbox.put(&mut vec![event(1)]));
     assert!(outbox.put(&mut vec![event(2)]));
     let back = outbox.take_back();
-    outbox.end();
+    drop(teller);
     let mut all = transport.join().expect("the transport ends");
     all.extend(back);
     assert_eq!(all, [event(1), event(2)]);
@@ -92,4 +96,12 @@ fn without_a_transport_the_actor_keeps_what_it_has() {
     let mut batch = vec![event(2)];
     assert!(!outbox.put(&mut batch));
     assert_eq!(batch, [event(2)]);
+}
+
+fn an_actor_that_never_took_the_session_ends_it() {
+    let outbox = Arc::new(Outbox::default());
+    let teller = Teller(outbox.clone());
+    let transport = thread::spawn(move || listen(outbox));
+    drop(teller);
+    assert_eq!(transport.join().expect("the transport ends"), []);
 }

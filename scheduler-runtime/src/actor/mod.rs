@@ -45,7 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use self::host::{Hosted, Trouble};
 pub(crate) use self::line::{Line, Stay, Word};
-pub(crate) use self::outbox::{Events, Outbox};
+pub(crate) use self::outbox::{Events, Outbox, Teller};
 use self::record::Recorder;
 use self::sessions::{Polling, Telling};
 use self::supervise::{Crashes, Inbox};
@@ -80,7 +80,7 @@ pub(crate) enum Message {
     /// For one stay of a shard.
     Shard(Partition, Stay, Word),
     /// Opens a session, whose worker was told this definition.
-    Open(SessionId, WorkerHello, Arc<Outbox>, Bytes),
+    Open(SessionId, WorkerHello, Teller, Bytes),
     /// Asks for leases once.
     Poll(SessionId, WorkerId, u32, oneshot::Sender<Vec<Lease>>),
     /// A session or a poll is over; whether a poll has got what it was answered.
@@ -355,8 +355,8 @@ impl PipelineActor {
                     self.lose(now, partition);
                 }
             }
-            Message::Open(session, hello, outbox, definition) => {
-                self.open(now, session, hello, outbox, &definition);
+            Message::Open(session, hello, teller, definition) => {
+                self.open(now, session, hello, teller, &definition);
             }
             Message::Poll(session, worker, limit, reply) => self.poll(now, session, worker, limit, reply),
             Message::Close(session, complete) => self.close(now, session, complete),

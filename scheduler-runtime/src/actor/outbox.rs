@@ -45,7 +45,7 @@ impl Outbox {
     }
 
     /// Ends it: what is in it is still given out.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.lock().is_over = true;
         self.changed.notify_one();
     }
@@ -82,6 +82,16 @@ fn weight(event: &WorkerEvent) -> usize {
             | WorkerEvent::Waiting(_)
             | WorkerEvent::Recalled(_) => 0,
         }
+}
+
+/// The actor's end. However it goes, with the actor or in a message that the actor never took, the transport hears that it is over.
+#[derive(Debug)]
+pub(crate) struct Teller(pub(crate) Arc<Outbox>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The transport's end.

@@ -1,7 +1,5 @@
 //! Sessions and polls: how leases reach workers, and come back when they do not.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use scheduler_core::id::WorkerId;
 use scheduler_core::pipeline::Event;
@@ -11,7 +9,7 @@ use scheduler_core::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::PipelineActor;
-use super::outbox::Outbox;
+use super::outbox::Teller;
 
 /// Returns leases that nobody has. It is no worker's report, which would count as one of its session.
 const NOBODY: WorkerId = WorkerId(0);
@@ -19,14 +17,8 @@ const NOBODY: WorkerId = WorkerId(0);
 /// A session's transport, and what it is told at the end of this turn.
 #[derive(Debug)]
 pub(super) struct Telling {
-    outbox: Arc<Outbox>,
+    teller: Teller,
     batch: Vec<WorkerEvent>,
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        self.outbox.end();
-    }
 }
 
 /// One who asked for leases once.
@@ -44,7 +36,7 @@ impl PipelineActor {
         now: Timestamp,
         session: SessionId,
         hello: WorkerHello,
-        outbox: Arc<Outbox>,
+        teller: Teller,
         definition: &Bytes,
     ) {
         if self.hosted.is_empty() {
@@ -59,7 +51,7 @@ impl PipelineActor {
         if self.draining {
             batch.push(WorkerEvent::GoAway);
         }
-        self.sessions.insert(session, Telling { outbox, batch });
+        self.sessions.insert(session, Telling { teller, batch });
         self.event(now, Event::Open(session, hello));
     }
 
@@ -125,7 +117,7 @@ impl PipelineActor {
     /// Ends a session that the machine has ended.
     pub(super) fn end_session(&mut self, session: SessionId) {
         if let Some(mut telling) = self.sessions.remove(&session) {
-            telling.outbox.put(&mut telling.batch);
+            telling.teller.0.put(&mut telling.batch);
         }
     }
 
@@ -133,7 +125,7 @@ impl PipelineActor {
     pub(super) fn tell_sessions(&mut self, now: Timestamp) -> bool {
         let mut ended = Vec::new();
         for (session, telling) in &mut self.sessions {
-            if !telling.batch.is_empty() && !telling.outbox.put(&mut telling.batch) {
+            if !telling.batch.is_empty() && !telling.teller.0.put(&mut telling.batch) {
                 ended.push(*session);
             }
         }
@@ -145,7 +137,7 @@ impl PipelineActor {
 
     /// Returns the leases that a session's transport has not taken.
     fn take_back(&mut self, now: Timestamp, telling: &Telling) {
-        let unread = telling.outbox.take_back();
+        let unread = telling.teller.0.take_back();
         let leases = unread.iter().chain(&telling.batch).flat_map(|event| match event {
             WorkerEvent::Leases(leases) => leases.as_slice(),
             _ => &[],

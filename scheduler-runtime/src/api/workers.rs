@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::LocalNode;
 use super::{error, saved};
-use crate::actor::{Events, Mailbox, Message, Outbox};
+use crate::actor::{Events, Mailbox, Message, Outbox, Teller};
 use crate::directory::Served;
 
 /// Most leases in one answer to a poll.
@@ -79,7 +79,7 @@ impl WorkerApi for LocalNode {
         let outbox = Arc::new(Outbox::default());
         let mailbox = served.mailbox.clone();
         let definition = served.pipeline.definition.clone();
-        let open = Message::Open(session, hello, outbox.clone(), definition.clone());
+        let open = Message::Open(session, hello, Teller(outbox.clone()), definition.clone());
         let opened = mailbox.tell(open).await;
         opened
             .then_some(())

@@ -16,6 +16,7 @@ mod embedded;
 mod examples;
 mod grpc;
 mod injection;
+mod inspection;
 mod lifecycle;
 mod pipelines;
 mod storage;

@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
 
     // Of a simulator that finds something in the code as it is, nothing could be learned.
     simulator.build()?;
-    let (caught, took) = simulator.run()?;
+    let (caught, usually) = simulator.run(None)?;
     if let Some(caught) = caught {
         return Err(format!("without a mutation: {}", caught.line));
     }
@@ -56,13 +56,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
         "without a mutation: {} seeds from {}, none broken, in {} s\n",
         options.seeds,
         options.from,
-        took.as_secs()
+        usually.as_secs()
     );
 
     let mut missed = Vec::new();
     for mutation in &mutations {
         let applied = tree.apply(mutation)?;
-        let outcome = simulator.build().and_then(|()| simulator.run());
+        let outcome = simulator.build().and_then(|()| simulator.run(Some(usually)));
         applied.restore()?;
         let (caught, took) = outcome.map_err(|problem| format!("{}: {problem}", mutation.name))?;
         let row = row(mutation, caught.as_ref(), &options);

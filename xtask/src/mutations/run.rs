@@ -8,8 +8,10 @@ use super::tree::{SIMULATOR, Tree};
 use crate::Failed;
 use crate::run::cargo;
 
-/// A run that takes longer hangs: 10,000 seeds take a minute where little else runs.
+/// A run that takes longer than that, and many times longer than without a mutation, hangs. 10,000 seeds take a minute where little else runs.
 const LONGEST: Duration = Duration::from_mins(15);
+/// How many times longer.
+const LONGER: u32 = 5;
 
 /// How often a run is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -65,8 +67,9 @@ impl<'a> Simulator<'a> {
         }
     }
 
-    /// Runs to the first violation; answers it, if there is one, and how long it took.
-    pub(super) fn run(&self) -> Result<(Option<Caught>, Duration), Failed> {
+    /// Runs to the first violation; answers it, if there is one, and how long it took. Without a mutation it takes `usually`, if that is known.
+    pub(super) fn run(&self, usually: Option<Duration>) -> Result<(Option<Caught>, Duration), Failed> {
+        let longest = usually.map(|usually| LONGEST.max(usually * LONGER));
         let lost = |error: std::io::Error| format!("{SIMULATOR} is lost: {error}");
         let log = self.tree.root.join("output");
         let mut child = Command::new(self.tree.target.join("release").join(SIMULATOR))
@@ -86,7 +89,7 @@ impl<'a> Simulator<'a> {
             if let Some(status) = child.try_wait().map_err(lost)? {
                 break Some(status);
             }
-            if begun.elapsed() > LONGEST {
+            if longest.is_some_and(|longest| begun.elapsed() > longest) {
                 child.kill().and_then(|()| child.wait()).map_err(lost)?;
                 break None;
             }
