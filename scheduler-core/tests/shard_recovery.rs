@@ -689,3 +689,22 @@ fn a_long_delay_is_parked_once_the_grace_is_over() {
     assert_eq!(world.shard.find(first.offset), Found::Elsewhere);
     assert_eq!(world.store.parked[&first.offset].attempts, Attempt(1));
 }
+
+#[test]
+fn an_owner_whose_tasks_nobody_comes_for_saves_now_and_then_lest_it_was_replaced() {
+    let mut world = World::new(policy());
+    world.arrive(task());
+    world.save();
+    world.advance(secs(29));
+    assert!(world.shard.is_saved());
+    world.advance(secs(1));
+    assert!(!world.shard.is_saved());
+    world.save();
+    let lease = world.lease(ANNA);
+    world.save();
+    world.advance(secs(40));
+    assert!(world.shard.is_saved(), "somebody has come");
+    world.report(ANNA, &lease, success());
+    world.save();
+    assert_eq!(world.shard.next_deadline(), None);
+}

@@ -25,6 +25,9 @@ use crate::time::millis;
 /// Reports that settle by commit wait so long for others, with which one checkpoint is made.
 const COMMIT_WITHIN: Duration = Duration::from_millis(2);
 
+/// So often an owner saves whose ready tasks nobody comes for, though nothing has changed.
+const PROVE: Duration = Duration::from_secs(30);
+
 /// What has ended since the last checkpoint was made.
 #[derive(Debug, Default)]
 pub(super) struct Unsaved {
@@ -229,6 +232,19 @@ impl Shard {
         }
     }
 
+    /// When an owner whose tasks nobody comes for is to find out whether it was replaced. Only the store knows, and workers go to whoever it
+    /// names: without a save they would wait for each other.
+    pub(super) fn doubt_due(&self) -> Option<Timestamp> {
+        let is_left_alone = self.ready.len() > 0 && self.counts.running == 0;
+        (is_left_alone && self.is_saved()).then(|| self.saved_at + PROVE)
+    }
+
+    pub(super) fn prove_tenure_if_due(&mut self) {
+        if self.doubt_due().is_some_and(|due| due <= self.now) {
+            self.mark_dirty();
+        }
+    }
+
     pub(super) fn saving_bytes(&self) -> usize {
         self.saving.as_ref().map_or(0, |saving| saving.bytes)
     }
@@ -357,6 +373,7 @@ impl Shard {
         let Some(saving) = self.saving.take_if(|saving| saving.checkpoint.id == id) else {
             return Answer::Late;
         };
+        self.saved_at = self.now;
         for covered in &saving.covered {
             if let Some((worker, count)) = self.workers.settled(*covered) {
                 out.push(Output::Settled { worker, count });

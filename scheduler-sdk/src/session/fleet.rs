@@ -13,6 +13,8 @@ const TRIES: u32 = 3;
 /// So often the owners are asked for though nothing was heard of a change: of a partition that was added, for one, no node says anything
 /// that has a session.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// While owners cannot be reached at their addresses the pause doubles up to so often, to about an hour: each try interrupts the one session.
+const MOST_DOUBLINGS: u32 = 7;
 
 /// Where a session leads.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -62,6 +64,10 @@ pub struct Fleet {
     look_again_at: Option<Duration>,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
+    /// It is for that they cannot be reached: that may change.
+    is_cut_off: bool,
+    /// How often in a row that was found.
+    cut_offs: u32,
     /// Whether any owner was ever reached at its own address.
     was_reached: bool,
     is_draining: bool,
@@ -82,6 +88,8 @@ impl Fleet {
             is_stale: true,
             look_again_at: None,
             is_single: false,
+            is_cut_off: false,
+            cut_offs: 0,
             was_reached: false,
             is_draining: false,
             drained: BTreeSet::new(),
@@ -134,6 +142,8 @@ impl Fleet {
         if self.out_of_reach() {
             // The configured servers have just answered.
             self.is_single = true;
+            self.is_cut_off = true;
+            self.cut_offs = self.cut_offs.saturating_add(1);
             return self.gather(out);
         }
         for (partition, address) in owners {
@@ -168,6 +178,7 @@ impl Fleet {
             self.failures.remove(site);
             if *site != Site::Home {
                 self.was_reached = true;
+                self.cut_offs = 0;
                 self.is_stale = true;
                 self.dealer.join(site.clone());
             }
@@ -201,8 +212,7 @@ impl Fleet {
     /// Sends what has gathered, and deals out what room there is. `now` is the time since any fixed moment.
     pub fn flush(&mut self, now: Duration, out: &mut Vec<(Site, Output)>) {
         if self.look_again_at.is_none_or(|at| now >= at) {
-            self.is_stale |= self.look_again_at.is_some();
-            self.look_again_at = Some(now + LOOK_AGAIN);
+            self.look_again(now);
         }
         self.deal(out);
         for site in self.sessions.keys().cloned().collect::<Vec<_>>() {
@@ -216,7 +226,7 @@ impl Fleet {
 
     /// When to call [`Fleet::flush`] though nothing has happened.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let look = self.look_again_at.filter(|_| !self.is_single);
+        let look = self.look_again_at.filter(|_| !self.is_single || self.is_cut_off);
         let sessions = self.sessions.values().filter_map(Session::next_deadline);
         sessions.chain(look).min()
     }
@@ -239,6 +249,17 @@ impl Fleet {
     /// Reports that are not settled.
     pub fn unsettled(&self) -> usize {
         self.sessions.values().map(Session::unsettled).sum()
+    }
+
+    /// Asks once more though nothing has happened, and once more for owners that could not be reached.
+    fn look_again(&mut self, now: Duration) {
+        self.is_stale |= self.look_again_at.is_some();
+        if std::mem::take(&mut self.is_cut_off) {
+            self.is_single = false;
+            self.failures.clear();
+        }
+        let pause = LOOK_AGAIN * (1 << self.cut_offs.min(MOST_DOUBLINGS));
+        self.look_again_at = Some(now + pause);
     }
 
     fn add(&mut self, site: Site) {
