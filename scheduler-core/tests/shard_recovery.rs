@@ -702,8 +702,11 @@ fn an_owner_whose_tasks_nobody_comes_for_saves_now_and_then_lest_it_was_replaced
     world.save();
     let lease = world.lease(ANNA);
     world.save();
-    world.advance(secs(40));
-    assert!(world.shard.is_saved(), "somebody has come");
+    for _ in 0..4 {
+        world.advance(secs(10));
+        world.tell(Input::Alive { worker: ANNA });
+        assert!(world.shard.is_saved(), "somebody has come");
+    }
     world.report(ANNA, &lease, success());
     world.save();
     assert_eq!(world.shard.next_deadline(), None);
