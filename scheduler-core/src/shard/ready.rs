@@ -51,7 +51,7 @@ impl Ready {
     }
 
     /// All of them, those first that would be the last to be given out if none aged.
-    pub(super) fn from_last<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = u32> + 'a {
+    pub(super) fn last_first<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = u32> + 'a {
         self.queues.iter().flat_map(|queue| queue.iter_back(slots))
     }
 

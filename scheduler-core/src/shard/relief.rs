@@ -21,7 +21,7 @@ impl Shard {
         let until = Timestamp::from_millis(until.as_millis().saturating_add(1));
         // One for each that is awaited, those first that would run last.
         let wanted = self.recovery.spoken_of();
-        let last = self.ready.from_last(&self.slab.slots);
+        let last = self.ready.last_first(&self.slab.slots);
         let mut chosen: Vec<u32> = last.filter(|id| self.can_wait(*id, until)).take(wanted).collect();
         if let Some(first) = self.oldest_in_the_way(until)
             && !chosen.contains(&first)
