@@ -85,3 +85,19 @@ fn an_owner_whose_tasks_nobody_comes_for_saves_now_and_then_lest_it_was_replaced
     world.save();
     assert_eq!(world.shard.next_deadline(), None);
 }
+
+#[test]
+fn an_owner_whose_workers_have_nothing_to_do_saves_now_and_then_lest_the_tasks_are_elsewhere() {
+    let mut world = World::new(policy());
+    world.save();
+    assert_eq!(world.shard.next_deadline(), None);
+    world.attach(ANNA, &[], &[]);
+    world.attach(ANNA, &[], &[]);
+    let due = world.shard.next_deadline().expect("it has doubts");
+    world.now = due;
+    world.tell(Input::Tick);
+    assert!(!world.shard.is_saved());
+    world.save();
+    world.tell(Input::Detach { worker: ANNA });
+    assert_eq!(world.shard.next_deadline(), None);
+}

@@ -27,6 +27,8 @@ const COMMIT_WITHIN: Duration = Duration::from_millis(2);
 
 /// So often an owner saves whose ready tasks nobody comes for, though nothing has changed.
 const PROVE: Duration = Duration::from_secs(30);
+/// So often one saves to which workers have come for nothing.
+const PROVE_IDLE: Duration = Duration::from_mins(5);
 
 /// What has ended since the last checkpoint was made.
 #[derive(Debug, Default)]
@@ -232,11 +234,16 @@ impl Shard {
         }
     }
 
-    /// When an owner whose tasks nobody comes for is to find out whether it was replaced. Only the store knows, and workers go to whoever it
+    /// When an owner whose tasks nobody comes for, or whose workers have nothing to do, is to find out whether it was replaced. Only the store knows, and workers go to whoever it
     /// names: without a save they would wait for each other.
     pub(super) fn doubt_due(&self) -> Option<Timestamp> {
-        let is_left_alone = self.ready.len() > 0 && self.counts.running == 0;
-        (is_left_alone && self.is_saved()).then(|| self.saved_at + PROVE)
+        if self.counts.running > 0 || !self.is_saved() {
+            return None;
+        }
+        if self.ready.len() > 0 {
+            return Some(self.saved_at + PROVE);
+        }
+        self.workers.any_attached().then(|| self.saved_at + PROVE_IDLE)
     }
 
     pub(super) fn prove_tenure_if_due(&mut self) {
