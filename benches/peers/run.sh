@@ -2,7 +2,7 @@
 # Starts one peer's server in a temporary directory on 127.0.0.1, runs `peers`
 # against it, stops it, and appends a JSON line per test to $OUT.
 #
-#   run.sh build                 build peers, servers that are Go modules, Kafka jars
+#   run.sh build [PEER:MODE ...] build peers, and of the servers those that are wanted (all without any)
 #   run.sh versions              what is installed
 #   run.sh PEER:MODE [...]       measure; `run.sh all` for every pair below
 #
@@ -33,20 +33,29 @@ faktory:rdb faktory:aof-always river:sync-on asynq:everysec asynq:always
 beanstalkd:f0 beanstalkd:f50 temporal-act:pg temporal:pg"
 
 build() {
-  ( cd "$HERE" && go build -o "$BIN/peers" . && go build -o "$BIN/faktory" github.com/contribsys/faktory/cmd/faktory )
-  [ -x "$BIN/nats-server" ] || GOBIN=$BIN go install github.com/nats-io/nats-server/v2@"$NATS_VERSION"
-  if [ ! -x "$BIN/server" ]; then
+  local wanted=" ${*:-$ALL} " missing=()
+  ( cd "$HERE" && go build -o "$BIN/peers" . )
+  case $wanted in *" faktory:"*) ( cd "$HERE" && go build -o "$BIN/faktory" github.com/contribsys/faktory/cmd/faktory ) ;; esac
+  case $wanted in *" nats:"*) [ -x "$BIN/nats-server" ] || GOBIN=$BIN go install github.com/nats-io/nats-server/v2@"$NATS_VERSION" ;; esac
+  if [[ $wanted == *" temporal"* && ! -x "$BIN/server" ]]; then
     GOBIN=$BIN go install go.temporal.io/server/cmd/server@"$TEMPORAL_VERSION" || echo "temporal: not built" >&2
     GOBIN=$BIN go install go.temporal.io/server/cmd/tools/sql@"$TEMPORAL_VERSION" || true
   fi
-  if [ ! -d "$KLIBS" ]; then
+  if [[ $wanted == *" kafka-"* && ! -d "$KLIBS" ]]; then
     mvn -q -f "$HERE/kafka/pom.xml" -Dkafka.version="$KAFKA_VERSION" dependency:copy-dependencies -DoutputDirectory="$KLIBS"
   fi
-  mkdir -p "$WORK/kclasses"
-  javac -cp "$KLIBS/*" -d "$WORK/kclasses" "$HERE/kafka/src/KafkaPeer.java"
-  for p in redis-server rabbitmq-server beanstalkd; do
-    command -v $p >/dev/null || echo "missing: apt-get install -y --no-install-recommends $p (and postgresql)" >&2
-  done
+  if [[ $wanted == *" kafka-"* ]]; then
+    mkdir -p "$WORK/kclasses"
+    javac -cp "$KLIBS/*" -d "$WORK/kclasses" "$HERE/kafka/src/KafkaPeer.java"
+  fi
+  [[ $wanted == *" redis-"* || $wanted == *" asynq:"* || $wanted == *" faktory:"* ]] && ! command -v redis-server >/dev/null && missing+=(redis-server)
+  [[ $wanted == *" rabbitmq:"* ]] && ! command -v rabbitmq-server >/dev/null && missing+=(rabbitmq-server)
+  [[ $wanted == *" beanstalkd:"* ]] && ! command -v beanstalkd >/dev/null && missing+=(beanstalkd)
+  [[ $wanted == *" river:"* || $wanted == *" temporal"* ]] && ! command -v psql >/dev/null && missing+=(postgresql)
+  if ((${#missing[@]})); then
+    echo "missing: apt-get install -y --no-install-recommends ${missing[*]}" >&2
+    return 1
+  fi
 }
 
 versions() {
@@ -223,7 +232,7 @@ temporal_up() {
 }
 
 case "${1:-}" in
-  build) build ;;
+  build) shift; build "$@" ;;
   versions) versions ;;
   "" ) sed -n 2,14p "$0" ;;
   all) for x in $ALL; do run_one "$x"; done ;;

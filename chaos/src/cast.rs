@@ -1,138 +1,275 @@
-//! The processes that faults happen to.
+//! Everybody that faults happen to, and how each fault happens and is mended.
 
-use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use scheduler_examples::{Server, ServerOptions, binaries};
-use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use futures::future::try_join_all;
+use nix::sys::signal::Signal;
+use scheduler_examples::Api;
+use serde_json::json;
+use sqlx::{Connection as _, MySqlConnection};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
 
-use crate::proxy::Link;
+use crate::guard::Guard;
+use crate::ledger::{Happened, now};
+use crate::node::{CLUSTER, Node, Ways};
+use crate::options::{Options, Stage};
+use crate::plan::{Fault, Step};
+use crate::proxy::Weather;
+use crate::say;
+use crate::services::{Service, Services};
+use crate::worker::{APPLICATION, PIPELINE, Worker};
 
-pub(crate) const APPLICATION: &str = "chaos";
-pub(crate) const PIPELINE: &str = "work";
+/// How much later things come over a delayed link.
+const DELAY: Duration = Duration::from_millis(150);
+/// Partitions that a growth adds.
+const MORE: u32 = 2;
+/// Tries of a change, and the pause between them.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(300);
 
-/// A server, which keeps its addresses over its starts, and the link over which workers reach it.
+const CUT: Weather = Weather {
+    cut: true,
+    delay: Duration::ZERO,
+};
+const SLOW: Weather = Weather {
+    cut: false,
+    delay: DELAY,
+};
+
 #[derive(Debug)]
-pub(crate) struct Node {
-    options: ServerOptions,
-    server: Option<Server>,
-    pub(crate) link: Link,
-    _upstream: watch::Sender<Option<SocketAddr>>,
+pub(crate) struct Cast {
+    pub(crate) nodes: Vec<Mutex<Node>>,
+    pub(crate) ways: Vec<Ways>,
+    pub(crate) workers: Vec<Mutex<Worker>>,
+    pub(crate) services: Option<Services>,
+    /// The HTTP API of each node.
+    pub(crate) apis: Vec<Api>,
+    /// Of its last creation or growth.
+    pub(crate) partitions: Mutex<u32>,
+    /// The number of the pipeline.
+    pub(crate) pipeline: u32,
+    directory: PathBuf,
+    _guard: Guard,
 }
 
-impl Node {
-    pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
-        let (upstream, seen) = watch::channel(None);
-        let link = Link::start(seen).await?;
-        let arguments = ["--deployer", "none", "--grace-seconds", "3", "--advertise"];
-        let mut options = ServerOptions {
-            data: directory.join("data"),
-            log: directory.join("server.log"),
-            arguments: arguments.map(str::to_owned).to_vec(),
+impl Cast {
+    /// Starts everything, and a pipeline with so many partitions that needs a sign of life from its workers so often.
+    pub(crate) async fn start(
+        options: &Options,
+        directory: &Path,
+        partitions: u32,
+        heartbeat: Duration,
+    ) -> anyhow::Result<Self> {
+        let guard = Guard::start(directory)?;
+        let brokers = options.stage.brokers();
+        let mut ways = Vec::new();
+        for _ in 0..options.stage.nodes() {
+            ways.push(Ways::start(brokers).await?);
+        }
+        let services = match options.stage {
+            Stage::Embedded => None,
+            Stage::Cluster { brokers, .. } => {
+                let detours = ways.iter().map(Ways::detour).collect();
+                let services = Services::start(&directory.join("services"), brokers, detours).await?;
+                for (number, ways) in ways.iter().enumerate() {
+                    ways.lead_to(&services, number)?;
+                }
+                let mut database = MySqlConnection::connect(&services.tidb).await?;
+                sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {CLUSTER}")))
+                    .execute(&mut database)
+                    .await?;
+                Some(services)
+            }
         };
-        options.arguments.push(link.url());
-        let server = Server::start(&options).await?;
-        let address = |url: &str| url.trim_start_matches("http://").to_owned();
-        let (http, grpc) = (address(server.http()), address(server.grpc()));
-        upstream.send_replace(Some(grpc.parse()?));
-        options
-            .arguments
-            .extend(["--http".to_owned(), http, "--grpc".to_owned(), grpc]);
+        let starts = ways
+            .iter()
+            .enumerate()
+            .map(|(number, ways)| Node::start(directory, number, ways, services.is_some()));
+        let nodes = try_join_all(starts).await?;
+        let apis = nodes
+            .iter()
+            .map(|node| Ok(node.server()?.api()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+
+        let policy = json!({"timeouts": {"heartbeat": format!("{}s", heartbeat.as_secs())}});
+        let new = json!({"name": PIPELINE, "partitions": partitions, "policy": policy});
+        let pipelines = format!("/api/applications/{APPLICATION}/pipelines");
+        let made = apis[0]
+            .post(&pipelines, &new)
+            .await?
+            .ok()
+            .context("the pipeline")?;
+        let pipeline = made["number"].as_u64().context("the pipeline has no number")?;
+
+        let servers: Vec<String> = ways.iter().map(|ways| ways.inwards.url()).collect();
+        let workers = (0..options.workers)
+            .map(|number| {
+                // Not all begin at the same door.
+                let mut servers = servers.clone();
+                servers.rotate_left(number % options.stage.nodes());
+                Worker::start(&servers, directory, number).map(Mutex::new)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self {
-            options,
-            server: Some(server),
-            link,
-            _upstream: upstream,
+            nodes: nodes.into_iter().map(Mutex::new).collect(),
+            ways,
+            workers,
+            services,
+            apis,
+            partitions: Mutex::new(partitions),
+            pipeline: u32::try_from(pipeline)?,
+            directory: directory.to_owned(),
+            _guard: guard,
         })
     }
 
-    pub(crate) fn server(&self) -> anyhow::Result<&Server> {
-        self.server.as_ref().context("the server did not come back")
+    pub(crate) fn path() -> String {
+        format!("/api/applications/{APPLICATION}/pipelines/{PIPELINE}")
     }
 
-    /// Ends it by SIGKILL, or in order, and starts it on the same data.
-    pub(crate) async fn restart(&mut self, in_order: bool) -> anyhow::Result<()> {
-        let server = self.server.take().context("the server did not come back")?;
-        if in_order {
-            server.stop().await?;
-        } else {
-            server.kill().await?;
+    /// The pipeline's topic.
+    pub(crate) fn topic(&self) -> String {
+        format!("{CLUSTER}.default.{APPLICATION}.{PIPELINE}.{}", self.pipeline)
+    }
+
+    /// Lets the faults of a step happen together, and mends each.
+    pub(crate) async fn suffer(&self, step: &Step) -> anyhow::Result<Vec<Happened>> {
+        let faults = step.faults.iter().map(|(fault, lasts)| async move {
+            let from = now();
+            say(&fault.to_string());
+            self.happen(*fault, *lasts)
+                .await
+                .with_context(|| fault.to_string())?;
+            say(&format!("{fault}: mended after {} ms", now() - from));
+            Ok(Happened {
+                fault: *fault,
+                from,
+                to: now(),
+            })
+        });
+        try_join_all(faults).await
+    }
+
+    async fn happen(&self, fault: Fault, lasts: Duration) -> anyhow::Result<()> {
+        match fault {
+            Fault::KillServer(node) => {
+                let mut node = self.nodes[node].lock().await;
+                node.kill().await?;
+                sleep(lasts).await;
+                node.begin().await
+            }
+            Fault::PauseServer(node) => {
+                let node = self.nodes[node].lock().await;
+                node.signal(Signal::SIGSTOP)?;
+                sleep(lasts).await;
+                node.signal(Signal::SIGCONT)
+            }
+            Fault::RestartServer(node) => self.restart(node).await,
+            Fault::RestartAll => {
+                for node in 0..self.nodes.len() {
+                    self.restart(node).await?;
+                }
+                Ok(())
+            }
+            Fault::KillWorker(worker) => self.workers[worker].lock().await.replace().await,
+            Fault::PauseWorker(worker) => {
+                let worker = self.workers[worker].lock().await;
+                worker.signal(Signal::SIGSTOP)?;
+                sleep(lasts).await;
+                worker.signal(Signal::SIGCONT)
+            }
+            Fault::CutServer(node) => {
+                weather(lasts, CUT, |weather| self.ways[node].inwards.set(weather)).await
+            }
+            Fault::DelayServer(node) => {
+                weather(lasts, SLOW, |weather| self.ways[node].inwards.set(weather)).await
+            }
+            Fault::CutStore(node) => weather(lasts, CUT, |weather| self.ways[node].store.set(weather)).await,
+            Fault::DelayStore(node) => {
+                weather(lasts, SLOW, |weather| self.ways[node].store.set(weather)).await
+            }
+            Fault::CutLog(node) => weather(lasts, CUT, |weather| self.ways[node].log(weather)).await,
+            Fault::DelayLog(node) => weather(lasts, SLOW, |weather| self.ways[node].log(weather)).await,
+            Fault::KillBroker(broker) => self.kill_service(Service::Broker(broker), lasts).await,
+            Fault::PauseBroker(broker) => self.pause_service(Service::Broker(broker), lasts).await,
+            Fault::KillStore => self.kill_service(Service::Tidb, lasts).await,
+            Fault::PauseStore => self.pause_service(Service::Tidb, lasts).await,
+            Fault::Grow => self.grow().await,
         }
-        self.server = Some(Server::start(&self.options).await?);
-        Ok(())
     }
 
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        match self.server.take() {
-            Some(server) => server.stop().await,
+    /// Ends a node in order and starts it again.
+    pub(crate) async fn restart(&self, node: usize) -> anyhow::Result<()> {
+        let mut node = self.nodes[node].lock().await;
+        node.stop().await?;
+        node.begin().await
+    }
+
+    fn services(&self) -> anyhow::Result<&Services> {
+        self.services.as_ref().context("there are no services")
+    }
+
+    async fn kill_service(&self, service: Service, lasts: Duration) -> anyhow::Result<()> {
+        self.services()?.kill(service).await?;
+        sleep(lasts).await;
+        self.services()?.heal(service).await
+    }
+
+    async fn pause_service(&self, service: Service, lasts: Duration) -> anyhow::Result<()> {
+        self.services()?.signal(service, Signal::SIGSTOP)?;
+        sleep(lasts).await;
+        self.services()?.signal(service, Signal::SIGCONT)
+    }
+
+    /// Adds partitions, through any node that answers.
+    async fn grow(&self) -> anyhow::Result<()> {
+        let mut partitions = self.partitions.lock().await;
+        let wanted = *partitions + MORE;
+        let change = json!({"partitions": wanted});
+        let mut last = String::new();
+        for (_, api) in (0..TRIES).zip(self.apis.iter().cycle()) {
+            match api.send(reqwest::Method::PATCH, &Self::path(), &change).await {
+                Ok(answer) if answer.status.is_success() => {
+                    *partitions = wanted;
+                    return Ok(());
+                }
+                Ok(answer) => last = format!("{} {}", answer.status, answer.body),
+                Err(problem) => last = format!("{problem:#}"),
+            }
+            sleep(PAUSE).await;
+        }
+        anyhow::bail!("the pipeline does not grow: {last}")
+    }
+
+    /// What nodes logged at each of their starts: the node's number and the file.
+    pub(crate) async fn logs(&self) -> Vec<(usize, PathBuf)> {
+        let mut logs = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let starts = node.lock().await.starts();
+            logs.extend((0..starts).map(|start| (number, crate::node::log(&self.directory, number, start))));
+        }
+        logs
+    }
+
+    /// Ends everybody in order: workers first, since they take leave of servers.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        try_join_all(self.workers.into_iter().map(|worker| worker.into_inner().stop())).await?;
+        for node in self.nodes {
+            node.into_inner().stop().await?;
+        }
+        match self.services {
+            Some(services) => services.end().await,
             None => Ok(()),
         }
     }
 }
 
-/// A worker process and its ledger, which outlives it.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    child: Child,
-    server: String,
-    directory: PathBuf,
-    number: usize,
-}
-
-impl Worker {
-    pub(crate) fn start(server: &str, directory: &Path, number: usize) -> anyhow::Result<Self> {
-        let program = binaries()?.join("chaos-worker");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(directory.join(format!("worker-{number}.log")))?;
-        let child = Command::new(&program)
-            .args(["--server", server, "--application", APPLICATION])
-            .args(["--pipeline", PIPELINE, "--name", &format!("worker-{number}")])
-            .arg("--ledger")
-            .arg(ledger(directory, number))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("{} did not start", program.display()))?;
-        Ok(Self {
-            child,
-            server: server.to_owned(),
-            directory: directory.to_owned(),
-            number,
-        })
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the worker has ended by itself")?;
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
-    }
-
-    /// Ends it by SIGKILL and starts another in its place.
-    pub(crate) async fn replace(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await?;
-        *self = Self::start(&self.server, &self.directory, self.number)?;
-        Ok(())
-    }
-
-    /// Lets it end in order.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        let status = self.child.wait().await?;
-        anyhow::ensure!(status.success(), "worker {} ended with {status}", self.number);
-        Ok(())
-    }
-}
-
-/// Where a worker writes what it ran.
-pub(crate) fn ledger(directory: &Path, number: usize) -> PathBuf {
-    directory.join(format!("worker-{number}.ledger"))
+async fn weather(lasts: Duration, bad: Weather, set: impl Fn(Weather)) -> anyhow::Result<()> {
+    set(bad);
+    sleep(lasts).await;
+    set(Weather::default());
+    Ok(())
 }

@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::excuse::{Circumstances, Excuse};
 use crate::plan::Fault;
-
-/// How long before an end a fault may have begun to matter: a report that was on its way, or lay in a buffer.
-const ON_ITS_WAY: u64 = 1_000;
 
 /// Now, as ledgers have it: milliseconds since 1970.
 pub fn now() -> u64 {
@@ -14,6 +12,19 @@ pub fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A task that was accepted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Accepted {
+    /// The task's id, as the submission was answered.
+    pub id: String,
+    /// When it was first submitted.
+    pub asked: u64,
+    /// When it was answered.
+    pub answered: u64,
+    /// Whether it was submitted with an idempotency key.
+    pub has_key: bool,
 }
 
 /// One attempt that a worker ran to its end.
@@ -24,9 +35,13 @@ pub struct Ran {
     /// Where it lies: partition and offset.
     pub place: (u32, u64),
     /// Epoch of the lease.
-    pub epoch: u64,
+    pub epoch: u32,
     /// Which attempt it was.
     pub attempt: u32,
+    /// When it was to be submitted; 0 if its client did not say.
+    pub due: u64,
+    /// When it began.
+    pub started: u64,
     /// When it ended, before it was reported.
     pub ended: u64,
     /// By which worker.
@@ -36,16 +51,23 @@ pub struct Ran {
 impl Ran {
     /// A line of a worker's ledger. The last line of a killed worker may be cut: then it is none.
     pub fn parse(worker: usize, line: &str) -> Option<Self> {
-        let mut words = line.strip_suffix('.')?.split(' ');
-        let mut next = || words.next()?.parse::<u64>().ok();
-        Some(Self {
-            number: next()?,
-            place: (u32::try_from(next()?).ok()?, next()?),
-            epoch: next()?,
-            attempt: u32::try_from(next()?).ok()?,
-            ended: next()?,
+        let words = line.strip_suffix('.')?.split(' ').map(str::parse::<u64>);
+        let words: Vec<u64> = words.collect::<Result<_, _>>().ok()?;
+        let &[high, low, partition, offset, epoch, attempt, due, started, ended] = &words[..] else {
+            return None;
+        };
+        let small = |number: u64| u32::try_from(number).ok();
+        let ran = Self {
+            number: (high << 32) | low,
+            place: (small(partition)?, offset),
+            epoch: small(epoch)?,
+            attempt: small(attempt)?,
+            due,
+            started,
+            ended,
             worker,
-        })
+        };
+        Some(ran)
     }
 }
 
@@ -68,7 +90,18 @@ pub struct Repeat {
     /// The next.
     pub again: Ran,
     /// What excuses it; none is a broken promise.
-    pub cause: Option<Fault>,
+    pub excuse: Option<Excuse>,
+}
+
+/// A submission that became several tasks.
+#[derive(Clone, Debug)]
+pub struct Doubled {
+    /// The number that it was submitted with.
+    pub number: u64,
+    /// Where they lie.
+    pub places: Vec<(u32, u64)>,
+    /// Whether the pipeline got partitions while it was being submitted: then its key belonged to another one when it was tried again.
+    pub by_growth: bool,
 }
 
 /// What follows.
@@ -78,12 +111,12 @@ pub struct Verdict {
     pub lost: Vec<u64>,
     /// Run more than once.
     pub repeats: Vec<Repeat>,
-    /// Submitted once, but accepted as several tasks: an idempotency key that did not hold.
-    pub doubled: Vec<u64>,
+    /// Submitted once, but run as several tasks.
+    pub doubled: Vec<Doubled>,
 }
 
 /// Weighs the ledgers.
-pub fn weigh(accepted: &BTreeMap<u64, String>, ran: &[Ran], faults: &[Happened]) -> Verdict {
+pub fn weigh(accepted: &BTreeMap<u64, Accepted>, ran: &[Ran], circumstances: &Circumstances<'_>) -> Verdict {
     let mut by_place = BTreeMap::<(u32, u64), Vec<Ran>>::new();
     let mut places = BTreeMap::<u64, BTreeSet<(u32, u64)>>::new();
     for ran in ran {
@@ -96,9 +129,10 @@ pub fn weigh(accepted: &BTreeMap<u64, String>, ran: &[Ran], faults: &[Happened])
         repeats.extend(ends.windows(2).map(|pair| Repeat {
             first: pair[0],
             again: pair[1],
-            cause: cause(&pair[0], &pair[1], faults),
+            excuse: circumstances.excuse(&pair[0], &pair[1]),
         }));
     }
+    let doubled = places.iter().filter(|(_, places)| places.len() > 1);
     Verdict {
         lost: accepted
             .keys()
@@ -106,102 +140,99 @@ pub fn weigh(accepted: &BTreeMap<u64, String>, ran: &[Ran], faults: &[Happened])
             .copied()
             .collect(),
         repeats,
-        doubled: places
-            .iter()
-            .filter(|(_, places)| places.len() > 1)
-            .map(|(number, _)| *number)
+        doubled: doubled
+            .map(|(number, places)| Doubled {
+                number: *number,
+                places: places.iter().copied().collect(),
+                by_growth: accepted
+                    .get(number)
+                    .is_some_and(|task| circumstances.grew_during(task)),
+            })
             .collect(),
     }
-}
-
-/// A fault of the worker that ended it first, or of its link, between that end and the next.
-fn cause(first: &Ran, again: &Ran, faults: &[Happened]) -> Option<Fault> {
-    let between =
-        |happened: &&Happened| happened.from <= again.ended && happened.to + ON_ITS_WAY >= first.ended;
-    let excuses = |happened: &&Happened| {
-        happened.fault.may_repeat(first.worker) || happened.fault.may_repeat(again.worker)
-    };
-    faults
-        .iter()
-        .filter(between)
-        .find(excuses)
-        .map(|happened| happened.fault)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Journal;
 
-    fn ran(number: u64, offset: u64, worker: usize, ended: u64) -> Ran {
+    fn ran(number: u64, offset: u64) -> Ran {
         Ran {
             number,
             place: (0, offset),
             epoch: 1,
             attempt: 1,
-            ended,
-            worker,
+            due: 0,
+            started: 1,
+            ended: 5,
+            worker: 0,
         }
     }
 
-    fn accepted(numbers: &[u64]) -> BTreeMap<u64, String> {
-        numbers
-            .iter()
-            .map(|number| (*number, number.to_string()))
-            .collect()
+    fn accepted(numbers: &[u64]) -> BTreeMap<u64, Accepted> {
+        let task = |number: &u64| Accepted {
+            id: number.to_string(),
+            asked: 1_000,
+            answered: 3_000,
+            has_key: true,
+        };
+        numbers.iter().map(|number| (*number, task(number))).collect()
+    }
+
+    fn weigh(numbers: &[u64], ran: &[Ran], faults: &[Happened]) -> Verdict {
+        let journal = Journal::default();
+        let circumstances = Circumstances {
+            faults,
+            journal: &journal,
+            heartbeat: 10_000,
+        };
+        super::weigh(&accepted(numbers), ran, &circumstances)
     }
 
     #[test]
     fn what_nobody_ran_is_lost() {
-        let verdict = weigh(&accepted(&[1, 2]), &[ran(1, 10, 0, 5)], &[]);
+        let verdict = weigh(&[1, 2], &[ran(1, 10)], &[]);
         assert_eq!(verdict.lost, [2]);
         assert!(verdict.repeats.is_empty() && verdict.doubled.is_empty());
     }
 
     #[test]
-    fn a_repeat_is_excused_by_a_fault_of_its_worker_and_not_by_one_of_the_server() {
-        let twice = [ran(1, 10, 0, 5_000), ran(1, 10, 1, 9_000)];
-        let at = |fault| Happened {
-            fault,
-            from: 6_000,
-            to: 6_000,
-        };
-        let cause = |fault| weigh(&accepted(&[1]), &twice, &[at(fault)]).repeats[0].cause;
-        assert_eq!(cause(Fault::KillWorker(0)), Some(Fault::KillWorker(0)));
-        assert_eq!(cause(Fault::KillWorker(3)), None);
-        assert_eq!(cause(Fault::KillServer), None);
+    fn what_ran_twice_without_a_reason_is_a_repeat_without_an_excuse() {
+        let verdict = weigh(&[1], &[ran(1, 10), ran(1, 10)], &[]);
+        assert_eq!(verdict.repeats.len(), 1);
+        assert_eq!(verdict.repeats[0].excuse, None);
     }
 
     #[test]
-    fn a_fault_that_was_over_long_before_excuses_nothing() {
-        let twice = [ran(1, 10, 0, 5_000), ran(1, 10, 1, 9_000)];
-        let before = Happened {
-            fault: Fault::KillWorker(0),
-            from: 1_000,
-            to: 1_000,
+    fn a_submission_that_became_two_tasks_is_doubled_and_growth_alone_explains_it() {
+        let twice = [ran(1, 10), ran(1, 11)];
+        let verdict = weigh(&[1], &twice, &[]);
+        assert_eq!(verdict.doubled[0].places, [(0, 10), (0, 11)]);
+        assert!(verdict.repeats.is_empty() && !verdict.doubled[0].by_growth);
+        let grown = |from| Happened {
+            fault: Fault::Grow,
+            from,
+            to: from,
         };
-        assert_eq!(weigh(&accepted(&[1]), &twice, &[before]).repeats[0].cause, None);
-    }
-
-    #[test]
-    fn a_submission_that_became_two_tasks_is_doubled() {
-        let verdict = weigh(&accepted(&[1]), &[ran(1, 10, 0, 5), ran(1, 11, 0, 6)], &[]);
-        assert_eq!(verdict.doubled, [1]);
-        assert!(verdict.repeats.is_empty());
+        assert!(weigh(&[1], &twice, &[grown(2_000)]).doubled[0].by_growth);
+        assert!(!weigh(&[1], &twice, &[grown(9_000)]).doubled[0].by_growth);
     }
 
     #[test]
     fn a_line_that_was_cut_is_none() {
-        assert_eq!(
-            Ran::parse(2, "7 0 41 3 2 1700.").map(|ran| (
-                ran.number,
-                ran.place,
-                ran.epoch,
-                ran.attempt,
-                ran.ended
-            )),
-            Some((7, (0, 41), 3, 2, 1700))
-        );
-        for cut in ["", "7 0 41 3 2 1", "7 0 4.", "."] {
+        let whole = Ran {
+            number: (3 << 32) | 7,
+            place: (2, 41),
+            epoch: 3,
+            attempt: 2,
+            due: 0,
+            started: 1_690,
+            ended: 1_700,
+            worker: 2,
+        };
+        assert_eq!(Ran::parse(2, "3 7 2 41 3 2 0 1690 1700."), Some(whole));
+        for cut in ["", "3 7 2 41 3 2 0 1690 1", "3 7 2 4.", "."] {
             assert_eq!(Ran::parse(2, cut), None);
         }
     }

@@ -24,16 +24,31 @@ pub(crate) struct Weather {
 pub(crate) struct Link {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
+    upstream: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Link {
-    /// A link to where `upstream` says, which may not listen yet.
-    pub(crate) async fn start(upstream: watch::Receiver<Option<SocketAddr>>) -> std::io::Result<Self> {
+    /// A link that leads nowhere yet.
+    pub(crate) async fn start() -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (weather, seen) = watch::channel(Weather::default());
-        tokio::spawn(accept(listener, upstream, seen));
-        Ok(Self { address, weather })
+        let (upstream, target) = watch::channel(None);
+        tokio::spawn(accept(listener, target, seen));
+        Ok(Self {
+            address,
+            weather,
+            upstream,
+        })
+    }
+
+    /// Leads it there from now on.
+    pub(crate) fn lead_to(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(Some(upstream));
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -116,8 +131,8 @@ mod tests {
                 });
             }
         });
-        let (_upstream, seen) = watch::channel(Some(target));
-        let link = Link::start(seen).await.unwrap();
+        let link = Link::start().await.unwrap();
+        link.lead_to(target);
         let mut byte = [0];
         let mut first = TcpStream::connect(link.address).await.unwrap();
         first.write_all(b"x").await.unwrap();

@@ -1,17 +1,29 @@
-//! A short run with a fixed seed, on real processes.
+//! Short runs with fixed seeds, on real processes.
 
 use std::time::Duration;
 
-use scheduler_chaos::{Options, run};
+use scheduler_chaos::{Options, Report, Stage, run};
 
-#[tokio::test]
-async fn a_minute_of_faults_loses_nothing_and_repeats_nothing_without_an_excuse() {
+async fn report(stage: Stage, seed: u64, seconds: u64) -> anyhow::Result<Report> {
     let options = Options {
-        seed: 5,
-        length: Duration::from_mins(1),
+        stage,
+        seed,
+        length: Duration::from_secs(seconds),
+        rate: 100,
         ..Options::default()
     };
-    let report = run(&options).await.unwrap();
-    println!("{report}");
-    assert_eq!(report.problems(), Vec::<String>::new());
+    run(&options).await
+}
+
+#[tokio::test]
+async fn a_cluster_under_faults_loses_nothing_and_repeats_nothing_without_an_excuse() {
+    let stage = Stage::Cluster { nodes: 3, brokers: 1 };
+    let report = report(stage, 5, 60).await.unwrap();
+    assert_eq!(report.problems(), Vec::<String>::new(), "{report}");
+}
+
+#[tokio::test]
+async fn a_server_alone_under_faults_loses_nothing_and_repeats_nothing_without_an_excuse() {
+    let report = report(Stage::Embedded, 5, 20).await.unwrap();
+    assert_eq!(report.problems(), Vec::<String>::new(), "{report}");
 }

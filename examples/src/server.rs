@@ -39,6 +39,15 @@ impl Server {
     ///
     /// It did not start, or ended instead; the error has what it logged.
     pub async fn start(options: &ServerOptions) -> anyhow::Result<Self> {
+        Self::start_with(options, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start_with(options: &ServerOptions, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let program = binaries()?.join("scheduler-server");
         let log = File::options().create(true).append(true).open(&options.log)?;
         let mut command = Command::new(&program);
@@ -49,6 +58,7 @@ impl Server {
             }
         }
         let mut child = command
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

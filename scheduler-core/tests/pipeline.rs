@@ -126,6 +126,18 @@ impl World {
         self.effects().into_iter().flat_map(of).collect()
     }
 
+    /// Whether a checkpoint of the first shard was made since the last look; the store takes it.
+    fn saves(&mut self) -> bool {
+        let saved = self.effects().into_iter().find_map(|effect| match effect {
+            Effect::Save(checkpoint) => Some(checkpoint.id),
+            _ => None,
+        });
+        if let Some(id) = saved {
+            self.event(Event::Shard(Partition(0), Input::Saved(id)));
+        }
+        saved.is_some()
+    }
+
     fn ended(&mut self) -> Vec<u64> {
         let of = |effect| match effect {
             Effect::End(id) => Some(id.0),
@@ -273,6 +285,25 @@ fn a_session_that_was_there_when_its_shard_left_begins_anew_when_the_shard_comes
 }
 
 #[test]
+fn a_session_looks_for_a_partition_that_its_pipeline_has_got_and_begins_anew_if_it_is_here() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.effects();
+    world.event(Event::Grow(Partition(1)));
+    assert!(matches!(
+        world.effects()[..],
+        [Effect::Tell(_, WorkerEvent::Moved(Partition(1)))]
+    ));
+    world.activate(1);
+    assert_eq!(world.ended(), [1]);
+    // Where it is already there is nothing to look for.
+    world.open(2, ANNA);
+    world.effects();
+    world.event(Event::Grow(Partition(1)));
+    assert!(world.effects().is_empty());
+}
+
+#[test]
 fn reports_for_a_shard_that_is_not_here_wait_for_it_up_to_a_bound() {
     let mut world = World::new(1);
     world.open(1, ANNA);
@@ -376,6 +407,23 @@ fn a_draining_worker_gets_nothing_more_and_a_paused_pipeline_gives_nothing() {
     assert!(world.leases(2).is_empty());
     world.event(Event::Pause(false));
     assert_eq!(world.leases(2).len(), 1);
+}
+
+#[test]
+fn what_a_draining_worker_reports_is_saved_at_once() {
+    let mut world = World::new(1);
+    world.tasks(0, 2);
+    world.open(1, ANNA);
+    world.credit(1, 2);
+    let leases = world.leases(1);
+    world.event(Event::Shard(Partition(0), Input::Flush));
+    assert!(world.saves());
+    world.report(1, &leases[0], success(1));
+    assert!(!world.saves());
+    world.say(1, vec![WorkerCommand::Drain]);
+    assert!(world.saves());
+    world.report(1, &leases[1], success(1));
+    assert!(world.saves());
 }
 
 #[test]

@@ -50,5 +50,5 @@ mod placement;
 pub use config::{GroupProtocol, KafkaConfig};
 pub use error::OpenError;
 pub use log::KafkaLog;
-pub use log::record::headers;
+pub use log::headers;
 pub use placement::KafkaPlacement;

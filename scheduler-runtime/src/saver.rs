@@ -5,7 +5,7 @@ use std::sync::Arc;
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::port::store::{CheckpointStore, Saved, StoreError};
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::actor::{Line, Word};
 use crate::retry::{in_full, until_done};
@@ -41,11 +41,14 @@ async fn save(store: &dyn CheckpointStore, orders: &[Order]) -> Result<Vec<Saved
 
 async fn answer(answers: impl IntoIterator<Item = (Order, Result<Saved, StoreError>)>) {
     for ((checkpoint, line), saved) in answers {
-        let (shard, id) = (checkpoint.tenure.shard, checkpoint.id);
+        let (shard, epoch, id) = (checkpoint.tenure.shard, checkpoint.tenure.epoch.0, checkpoint.id);
         // Let go of the checkpoint before its shard hears of it: it uses the buffers again.
         drop(checkpoint);
         line.tell(match saved {
-            Ok(Saved::Done) => Word::Saved(id),
+            Ok(Saved::Done) => {
+                debug!(%shard, epoch, checkpoint = id.0, "checkpoint is saved");
+                Word::Saved(id)
+            }
             Ok(Saved::Fenced { stored }) => Word::Fenced(stored),
             Err(problem) => {
                 error!(%shard, error = &problem as &dyn std::error::Error, "a checkpoint cannot be saved");

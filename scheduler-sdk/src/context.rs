@@ -1,9 +1,10 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use scheduler_proto::worker::Lease;
+use scheduler_proto::worker::report::Outcome;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,15 +23,21 @@ struct Inner {
     lease: Lease,
     key: LeaseKey,
     definition: Bytes,
-    cancelled: CancellationToken,
+    /// Made when somebody asks for it: most tasks are over before anybody does.
+    cancelled: OnceLock<CancellationToken>,
     inputs: mpsc::Sender<Input>,
 }
 
 impl Context {
-    pub(crate) fn new(
+    pub(crate) fn new(lease: Lease, definition: Bytes, inputs: mpsc::Sender<Input>) -> Self {
+        Self::with_token(lease, definition, OnceLock::new(), inputs)
+    }
+
+    /// Cancelled by whoever has the token.
+    pub(crate) fn with_token(
         lease: Lease,
         definition: Bytes,
-        cancelled: CancellationToken,
+        cancelled: OnceLock<CancellationToken>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let key = lease.r#ref.map(LeaseKey::from).unwrap_or_default();
@@ -84,7 +91,14 @@ impl Context {
     /// Cancelled when the scheduler wants the task stopped or the worker has to end. Who does not heed it is dropped
     /// at its next await after the worker's cancel grace.
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.inner.cancelled
+        self.inner.cancelled.get_or_init(CancellationToken::new)
+    }
+
+    /// Says how the task has ended.
+    pub(crate) async fn end(&self, outcome: Outcome) {
+        let lease = self.inner.key;
+        // An error says that the worker has ended.
+        let _ = self.inner.inputs.send(Input::Ended { lease, outcome }).await;
     }
 
     /// Tells how far the task is, as any JSON. Only the latest is kept, and it is sent a few times a second at most.

@@ -1,17 +1,17 @@
 //! Moves bytes and time: feeds the session machine and does what it says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use scheduler_proto::worker::Lease;
 use scheduler_proto::worker::report::Outcome;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
@@ -39,11 +39,12 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
             options: worker.options.clone(),
             definition: Bytes::new(),
             inputs,
-            running: HashMap::new(),
+            running: FxHashMap::default(),
         },
         links: BTreeMap::new(),
         locating: None,
         locate_at: Instant::now(),
+        located_at: Instant::now(),
         located: 0,
         servers: worker.servers,
         authorization: worker.authorization,
@@ -54,6 +55,7 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         options: worker.options,
         started: Instant::now(),
         drained: false,
+        spare: Vec::new(),
     };
 
     let mut from_tasks = from_tasks;
@@ -164,6 +166,8 @@ struct Driver {
     locating: Option<AbortOnDropHandle<Located>>,
     /// Not before this moment it is asked again.
     locate_at: Instant,
+    /// When it was last answered.
+    located_at: Instant,
     /// Questions one after the other that did not settle it.
     located: u32,
     servers: Vec<tonic::transport::Endpoint>,
@@ -175,6 +179,8 @@ struct Driver {
     options: Options,
     started: Instant,
     drained: bool,
+    /// An empty buffer for outputs.
+    spare: Vec<(Site, Output)>,
 }
 
 /// A site's connection, or the pause before the next.
@@ -230,7 +236,14 @@ impl Driver {
     }
 
     fn next_locate(&self) -> Option<Instant> {
-        (self.locating.is_none() && self.fleet.wants_owners()).then_some(self.locate_at)
+        if self.locating.is_some() {
+            None
+        } else if self.fleet.wants_owners() {
+            Some(self.locate_at)
+        } else {
+            let after = self.fleet.look_again_after()?;
+            Some(self.located_at + self.options.look_again * after)
+        }
     }
 
     /// Asks a configured server, or when they do not answer one of the owners that are known, who owns what.
@@ -263,6 +276,7 @@ impl Driver {
             0
         };
         self.locate_at = Instant::now() + backoff(&self.options, self.located);
+        self.located_at = Instant::now();
     }
 
     fn try_next(&mut self) -> Option<(Site, Event)> {
@@ -335,7 +349,8 @@ impl Driver {
     }
 
     fn act(&mut self, out: &mut Vec<(Site, Output)>) {
-        for (site, output) in std::mem::take(out) {
+        let mut outputs = std::mem::replace(out, std::mem::take(&mut self.spare));
+        for (site, output) in outputs.drain(..) {
             match output {
                 Output::Send(kind) => {
                     let link = self.links.get(&site).and_then(|line| line.link.as_ref());
@@ -360,6 +375,7 @@ impl Driver {
                 Output::Drained => self.drained = true,
             }
         }
+        self.spare = outputs;
     }
 }
 
@@ -369,61 +385,76 @@ struct Tasks {
     options: Options,
     definition: Bytes,
     inputs: mpsc::Sender<Input>,
-    running: HashMap<LeaseKey, Running>,
+    running: FxHashMap<LeaseKey, Running>,
 }
 
 struct Running {
-    cancel: CancellationToken,
-    _task: AbortOnDropHandle<()>,
+    context: Context,
+    /// The handler at work, or who waits for it to heed its cancellation.
+    task: Option<AbortOnDropHandle<()>>,
+    is_cancelled: bool,
 }
 
 impl Tasks {
     fn start(&mut self, lease: Lease) {
-        let cancel = CancellationToken::new();
         let params = lease.params.clone();
-        let context = Context::new(
-            lease,
-            self.definition.clone(),
-            cancel.clone(),
-            self.inputs.clone(),
-        );
-        let key = context.lease();
-        let inputs = self.inputs.clone();
-        let grace = self.options.cancel_grace;
+        let context = Context::new(lease, self.definition.clone(), self.inputs.clone());
+        let running = context.clone();
         let work = handler::run(
             self.service.clone(),
-            Attempt { params, context },
+            Attempt {
+                params,
+                context: context.clone(),
+            },
             self.options.max_output_bytes,
         );
-        let cancelled = cancel.clone();
         let task = tokio::spawn(async move {
-            let outcome = tokio::select! {
-                outcome = work => outcome,
-                () = async {
-                    cancelled.cancelled().await;
-                    sleep(grace).await;
-                } => Outcome::Failed("the worker was told to stop and dropped the task".to_owned()),
-            };
-            // An error says that the worker has ended.
-            let _ = inputs.send(Input::Ended { lease: key, outcome }).await;
+            let outcome = work.await;
+            context.end(outcome).await;
         });
         self.running.insert(
-            key,
+            running.lease(),
             Running {
-                cancel,
-                _task: AbortOnDropHandle::new(task),
+                context: running,
+                task: Some(AbortOnDropHandle::new(task)),
+                is_cancelled: false,
             },
         );
     }
 
-    fn cancel(&self, key: LeaseKey) {
-        if let Some(running) = self.running.get(&key) {
-            running.cancel.cancel();
+    fn cancel(&mut self, key: LeaseKey) {
+        if let Some(running) = self.running.get_mut(&key) {
+            running.cancel(self.options.cancel_grace);
         }
     }
 
-    fn cancel_all(&self) {
-        self.running.values().for_each(|running| running.cancel.cancel());
+    fn cancel_all(&mut self) {
+        for running in self.running.values_mut() {
+            running.cancel(self.options.cancel_grace);
+        }
+    }
+}
+
+impl Running {
+    fn cancel(&mut self, grace: Duration) {
+        self.context.cancelled().cancel();
+        if !std::mem::replace(&mut self.is_cancelled, true)
+            && let Some(task) = self.task.take()
+        {
+            let waits = tokio::spawn(end_within(grace, task, self.context.clone()));
+            self.task = Some(AbortOnDropHandle::new(waits));
+        }
+    }
+}
+
+/// Drops a task that has been told to stop and does not end within the grace.
+async fn end_within(grace: Duration, mut task: AbortOnDropHandle<()>, context: Context) {
+    if tokio::time::timeout(grace, &mut task).await.is_err() {
+        task.abort();
+        if task.await.is_err_and(|error| error.is_cancelled()) {
+            let why = "the worker was told to stop and dropped the task";
+            context.end(Outcome::Failed(why.to_owned())).await;
+        }
     }
 }
 

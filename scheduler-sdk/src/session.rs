@@ -161,7 +161,7 @@ pub struct Session {
 struct Shared {
     /// What they hold, or have reported and not had settled.
     elsewhere: Vec<LeaseKey>,
-    /// Partitions that were given to another session since this one began: what comes for them comes too late.
+    /// Partitions whose reports were given to another session since this one began: what is said of them here counts those as well.
     given_up: BTreeSet<u32>,
 }
 
@@ -433,7 +433,7 @@ impl Session {
         let had_room = self.credits > 0;
         self.credits = self.credits.saturating_sub(1);
         self.void_credits = self.void_credits.saturating_sub(1);
-        if self.held.contains_key(&key) || self.unsettled.contains(key) {
+        if self.unsettled.contains(key) || self.held.contains_key(&key) {
             return;
         }
         if self.is_draining() || !had_room {
@@ -497,7 +497,9 @@ impl Session {
     /// Lets go of everything of a partition, for another session.
     fn give_up(&mut self, partition: u32) -> Portion {
         let of_it = |key: &LeaseKey| key.partition == partition;
-        if let Some(shared) = &mut self.shared {
+        if let Some(shared) = &mut self.shared
+            && self.unsettled.counts(partition)
+        {
             shared.given_up.insert(partition);
         }
         self.unsent
@@ -506,6 +508,16 @@ impl Session {
             held: self.held.extract_if(.., |key, _| of_it(key)).collect(),
             progress: self.progress.extract_if(.., |key, _| of_it(key)).collect(),
             reports: self.unsettled.give_up(partition),
+        }
+    }
+
+    /// The node is to be the owner of a partition. If reports of it were given away in the middle of this stream, the node has counted them and this
+    /// side has not: both begin anew.
+    fn regain(&mut self, partition: u32, out: &mut Vec<Output>) {
+        let has_lost_count = |shared: &Shared| shared.given_up.contains(&partition);
+        if self.stage != Stage::Closed && self.shared.as_ref().is_some_and(has_lost_count) {
+            self.close();
+            out.push(Output::Reconnect("to count the reports of a partition anew"));
         }
     }
 
@@ -561,7 +573,7 @@ impl Session {
         let mut message = Reports::default();
         let mut bytes = 0;
         for report in self.unsent.drain(..) {
-            let length = report.encoded_len();
+            let length = unsettled::weight(&report);
             if bytes + length > MAX_REPORTS_BYTES && !message.reports.is_empty() {
                 out.push(Output::Send(Request::Reports(std::mem::take(&mut message))));
                 bytes = 0;

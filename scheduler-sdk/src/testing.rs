@@ -106,7 +106,7 @@ impl Trial {
             ..Lease::default()
         };
         let (inputs, mut received) = mpsc::channel(16);
-        let context = Context::new(lease, self.definition, self.cancelled, inputs);
+        let context = Context::with_token(lease, self.definition, self.cancelled.into(), inputs);
         let work = handler::run(service, Attempt { params, context }, usize::MAX);
         let gather = async {
             let mut progress = Vec::new();

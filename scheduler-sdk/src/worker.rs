@@ -40,6 +40,7 @@ pub(crate) struct Options {
     pub(crate) min_backoff: Duration,
     pub(crate) max_backoff: Duration,
     pub(crate) max_output_bytes: usize,
+    pub(crate) look_again: Duration,
 }
 
 /// What a worker is made of. Required: a server, an application, a pipeline, a handler.
@@ -99,6 +100,7 @@ impl Worker {
                 // Well below the grace of a node (5 s), within which a worker must be back so that its tasks are not run again.
                 max_backoff: Duration::from_secs(2),
                 max_output_bytes: 1024 * 1024,
+                look_again: Duration::from_secs(10),
             },
         }
     }
@@ -239,6 +241,13 @@ impl WorkerBuilder {
     /// Bytes of one task's output, at most; a longer one is a permanent failure. Default 1 MiB.
     pub fn max_output_bytes(mut self, bytes: usize) -> Self {
         self.options.max_output_bytes = bytes;
+        self
+    }
+
+    /// How often the scheduler is asked which nodes own the pipeline's partitions though nothing says that this has changed: so a worker hears of
+    /// partitions that were added. Default 10 s.
+    pub fn look_again(mut self, every: Duration) -> Self {
+        self.options.look_again = every;
         self
     }
 

@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use scheduler_proto::worker::session_request::Kind as Request;
 use scheduler_proto::worker::session_response::Kind as Response;
 use scheduler_proto::worker::worker_service_server::{WorkerService, WorkerServiceServer};
 use scheduler_proto::worker::{
-    ExtendRequest, ExtendResponse, Hello, Lease, LeaseRef, Leases, LocateRequest, LocateResponse,
+    ExtendRequest, ExtendResponse, Hello, Lease, LeaseRef, Leases, LocateRequest, LocateResponse, Location,
     PollRequest, PollResponse, Report, ReportRequest, ReportResponse, SessionRequest, SessionResponse,
     Settled, Stop, Welcome,
 };
@@ -34,7 +34,11 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 /// Hands each session over to the test.
 struct FakeServer {
     sessions: mpsc::Sender<FakeSession>,
+    owners: Owners,
 }
+
+/// The address of each partition's owner; none from a server that does not know.
+type Owners = Arc<Mutex<Vec<String>>>;
 
 struct FakeSession {
     authorization: Option<String>,
@@ -87,7 +91,13 @@ impl WorkerService for FakeServer {
     }
 
     async fn locate(&self, _: Call<LocateRequest>) -> Result<Answer<LocateResponse>, Status> {
-        Err(Status::unimplemented("fake"))
+        let owners = self.owners.lock().unwrap().clone();
+        if owners.is_empty() {
+            return Err(Status::unimplemented("fake"));
+        }
+        let location = |(partition, address)| Location { partition, address };
+        let locations = (0..).zip(owners).map(location).collect();
+        Ok(Answer::new(LocateResponse { locations }))
     }
 }
 
@@ -193,10 +203,14 @@ fn name(offset: u64) -> LeaseRef {
 }
 
 async fn server() -> (String, mpsc::Receiver<FakeSession>) {
+    server_that_knows(Owners::default()).await
+}
+
+async fn server_that_knows(owners: Owners) -> (String, mpsc::Receiver<FakeSession>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sessions, received) = mpsc::channel(4);
-    let service = WorkerServiceServer::new(FakeServer { sessions });
+    let service = WorkerServiceServer::new(FakeServer { sessions, owners });
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     (url, received)
@@ -488,6 +502,24 @@ async fn layers_wrap_the_handler() {
         Outcome::Succeeded(Bytes::from_static(b"1"))
     );
     assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_owner_of_a_partition_that_was_added_is_heard_of_though_nobody_says_so() {
+    let owners = Owners::default();
+    let (first, mut sessions) = server_that_knows(Arc::clone(&owners)).await;
+    let (second, mut others) = server().await;
+    owners.lock().unwrap().push(first.clone());
+    let worker = builder(&first)
+        .look_again(Duration::from_millis(5))
+        .handler(act)
+        .build()
+        .unwrap();
+    tokio::spawn(worker.run());
+    let mut session = sessions.recv().await.unwrap();
+    session.welcome().await;
+    owners.lock().unwrap().push(second);
+    others.recv().await.unwrap().welcome().await;
 }
 
 #[test]

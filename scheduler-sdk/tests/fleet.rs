@@ -495,6 +495,35 @@ fn addresses_out_of_reach_are_reached_through_the_configured_one() {
     world.learn_owners();
     assert_eq!(world.sites(), [Site::Home]);
     assert!(!world.fleet.wants_owners());
+    // They may be reached later: they are tried again, less and less often.
+    assert_eq!(world.fleet.look_again_after(), Some(2));
+    let owners = Located::Owners((0..2).zip((0..2).map(address)).collect());
+    world.fleet.asked();
+    world.worker(|fleet, out| fleet.located(owners, out));
+    assert_eq!(world.sites().len(), 2);
+    world.calm();
+    assert_eq!(world.fleet.look_again_after(), Some(1));
+    for partition in 0..2 {
+        world.arrive(partition);
+    }
+    world.calm();
+    while world.finish() {
+        world.calm();
+    }
+    assert_eq!(world.started.len(), 2);
+}
+
+#[test]
+fn a_worker_that_begins_before_its_shards_are_up_asks_until_it_knows_their_owners() {
+    let mut world = World::new(2, 2, 1);
+    let nowhere = BTreeMap::from([(0, String::new()), (1, String::new())]);
+    world.fleet.asked();
+    world.worker(|fleet, out| fleet.located(Located::Owners(nowhere), out));
+    assert_eq!(world.sites(), [Site::Home]);
+    assert!(world.fleet.wants_owners());
+    world.learn_owners();
+    assert_eq!(world.sites().len(), 2);
+    assert!(!world.sites().contains(&Site::Home));
 }
 
 #[test]
@@ -510,4 +539,15 @@ fn servers_that_know_no_owners_and_single_ones_have_one_session() {
         world.worker(|fleet, out| fleet.located(located, out));
         assert_eq!(world.sites(), [Site::Home]);
     }
+}
+
+#[test]
+fn owners_that_are_not_there_yet_are_asked_for_again_until_they_are() {
+    let mut world = World::new(2, 2, 1);
+    let nobody = BTreeMap::from([(0, String::new()), (1, String::new())]);
+    world.worker(|fleet, out| fleet.located(Located::Owners(nobody), out));
+    assert_eq!(world.sites(), [Site::Home]);
+    world.connect(&Site::Home);
+    world.calm();
+    assert_eq!(world.sites().len(), 2, "a session with each of the owners");
 }

@@ -125,11 +125,8 @@ fn owners_that_could_not_be_reached_are_tried_again_after_a_while() {
     world.settle();
     let sites = |world: &World| world.fleet.sites().cloned().collect::<Vec<_>>();
     assert_eq!(sites(&world), [Site::Home]);
-    world.flush(0);
     assert!(!world.fleet.wants_owners());
-    let due = world.fleet.next_deadline().expect("it tries again");
-    world.flush(due.as_secs());
-    assert!(world.fleet.wants_owners());
+    assert_eq!(world.fleet.look_again_after(), Some(2));
     world.settle();
     assert!(sites(&world).contains(&at("a")) && sites(&world).contains(&at("b")));
 }

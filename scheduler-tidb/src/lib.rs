@@ -31,6 +31,8 @@ mod config;
 mod database;
 mod error;
 mod packed;
+#[cfg(test)]
+mod packed_tests;
 mod schema;
 mod store;
 

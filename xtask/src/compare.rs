@@ -57,7 +57,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
             .env("SCHEDULER_XTASK", own()?);
         Ok(command)
     };
-    execute(harness(&["build"])?)?;
     let results = root().join("target/compare/results.jsonl");
     match std::fs::remove_file(&results) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -70,6 +69,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     } else {
         arguments.iter().map(String::as_str).collect()
     };
+    execute(harness(&[&["build"], &peers[..]].concat())?)?;
     execute(harness(&peers)?)?;
 
     println!("\nMachine: {}; commit {}\n", machine(), commit());

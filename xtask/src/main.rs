@@ -4,10 +4,13 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
 mod borders;
+mod chaos;
 mod ci;
 mod compare;
+mod configuration;
 mod demo;
 mod fuzz;
+mod instructions;
 mod mutations;
 mod run;
 mod services;
@@ -22,16 +25,19 @@ cargo xtask COMMAND
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
+  configuration write docs/configuration.md from the programs' own definitions
   demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
 ";
 
 fn usage() -> String {
     [
         USAGE,
+        chaos::USAGE,
         services::USAGE,
         mutations::USAGE,
         fuzz::USAGE,
         compare::USAGE,
+        instructions::USAGE,
     ]
     .concat()
 }
@@ -47,8 +53,11 @@ fn main() -> ExitCode {
         (Some("test"), _) => test::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
+        (Some("chaos"), _) => chaos::run(&rest),
+        (Some("configuration"), []) => configuration::run(),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
+        (Some("instructions"), _) => instructions::run(&rest),
         (Some("compare"), _) => compare::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.

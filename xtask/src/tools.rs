@@ -7,7 +7,7 @@ use crate::Failed;
 use crate::run::run;
 
 /// A program and the Debian package that has it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("cc", "build-essential"),
     ("perl", "perl"),
     ("sh", "dash"),
@@ -15,6 +15,7 @@ const NEEDED: [(&str, &str); 7] = [
     ("sort", "coreutils"),
     ("tesseract", "tesseract-ocr"),
     ("wget", "wget"),
+    ("valgrind", "valgrind"),
 ];
 
 /// What Kafka is fetched with and runs on.

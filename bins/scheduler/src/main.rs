@@ -1,35 +1,9 @@
-//! What an operator asks of a scheduler.
-
-mod replay;
+//! The `scheduler` binary.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-/// Recordings replayed and explained.
-#[derive(Debug, Parser)]
-#[command(name = "scheduler", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Replays the recording of a shard, and says what it was told and what it decided.
-    Replay(replay::Arguments),
-}
+use clap::Parser as _;
 
 fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
-        Command::Replay(arguments) => replay::run(&arguments),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_command_line_is_well_formed() {
-        <super::Arguments as clap::CommandFactory>::command().debug_assert();
-    }
+    scheduler_cli::Arguments::parse().run()
 }

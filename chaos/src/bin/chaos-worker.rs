@@ -14,8 +14,8 @@ use serde::Deserialize;
 /// What it is started with.
 #[derive(Debug, Parser)]
 struct Arguments {
-    #[arg(long)]
-    server: String,
+    #[arg(long, required = true)]
+    server: Vec<String>,
     #[arg(long)]
     application: String,
     #[arg(long)]
@@ -24,7 +24,8 @@ struct Arguments {
     name: String,
     #[arg(long, default_value_t = 16)]
     concurrency: u32,
-    /// Attempts are appended to it: number, partition, offset, epoch, attempt, milliseconds since 1970, and a full stop.
+    /// Attempts are appended to it: number in two halves, partition, offset, epoch, attempt, then milliseconds since 1970 of when it was
+    /// due, of its start and of its end, and a full stop.
     #[arg(long)]
     ledger: PathBuf,
 }
@@ -35,18 +36,28 @@ struct Params {
     number: u64,
     /// How long the work takes.
     milliseconds: u64,
+    /// When it was to be submitted, in milliseconds since 1970.
+    #[serde(default)]
+    due: u64,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let ledger = File::options()
         .create(true)
         .append(true)
         .open(&arguments.ledger)?;
     let ledger = Arc::new(ledger);
-    Worker::builder()
-        .server(&arguments.server)
+    let mut builder = Worker::builder();
+    for server in &arguments.server {
+        builder = builder.server(server);
+    }
+    builder
         .application(&arguments.application)
         .pipeline(&arguments.pipeline)
         .name(&arguments.name)
@@ -60,15 +71,18 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn work(params: Params, context: Context, ledger: Arc<File>) -> Result<u64, TaskError> {
+    let started = now();
     tokio::time::sleep(Duration::from_millis(params.milliseconds)).await;
     let lease = context.lease();
     let line = format!(
-        "{} {} {} {} {} {}.\n",
-        params.number,
+        "{} {} {} {} {} {} {} {started} {}.\n",
+        params.number >> 32,
+        params.number & u64::from(u32::MAX),
         lease.partition,
         lease.offset,
         lease.epoch,
         lease.attempt,
+        params.due,
         now()
     );
     // One write of a line, so that attempts at once do not mix.

@@ -1,8 +1,9 @@
-//! What the embedded adapters read from their directory. Damage is an error, and what checks is read as it was written.
+//! What adapters read from their store. Damage is an error, and what checks is read as it was written.
 
 use std::path::Path;
 
 use bytes::Bytes;
+use scheduler_core::outcome::FinishedTask;
 use scheduler_embedded::decode;
 
 use crate::split_byte;
@@ -79,4 +80,28 @@ pub fn rows(data: &[u8]) {
     if let Ok(written) = decode::row(table, Bytes::copy_from_slice(data)) {
         assert_eq!(decode::row(table, written.clone().into()), Ok(written));
     }
+}
+
+/// The file of the TiDB adapter by itself: the adapter would bring a database client along.
+#[path = "../../../scheduler-tidb/src/packed.rs"]
+mod packed;
+
+/// A row of results in TiDB. What is unpacked is packed and unpacked again as the same, each offset once.
+pub fn packed_results(data: &[u8]) {
+    let Ok(mut found) = packed::unpack(Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    let mut again = Vec::new();
+    for segment in packed::pack(&found) {
+        assert!(segment.first <= segment.last && segment.last.0 - segment.first.0 < packed::SPAN);
+        let Ok(tasks) = packed::unpack(segment.body.into()) else {
+            panic!("what was packed cannot be unpacked");
+        };
+        again.extend(tasks);
+    }
+    // Of two with the same offset the later one counts.
+    found.reverse();
+    found.sort_by_key(|task: &FinishedTask| task.offset);
+    found.dedup_by_key(|task| task.offset);
+    assert_eq!(again, found);
 }

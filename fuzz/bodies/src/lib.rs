@@ -15,6 +15,7 @@
 mod chart;
 mod definition;
 mod disk;
+mod kafka;
 mod quoting;
 mod shard;
 mod shell;
@@ -23,11 +24,12 @@ mod wire;
 
 pub use self::chart::chart;
 pub use self::definition::definition;
-pub use self::disk::{rows, segment};
+pub use self::disk::{packed_results, rows, segment};
+pub use self::kafka::record_headers;
 pub use self::quoting::{quoting, quoting_in_a_shell};
 pub use self::shard::{state, tape};
 pub use self::values::{task_id, values};
-pub use self::wire::worker_messages;
+pub use self::wire::{client_messages, node_messages, worker_messages};
 
 /// What is run on an input.
 pub type Body = fn(&[u8]);
@@ -35,8 +37,12 @@ pub type Body = fn(&[u8]);
 /// Every body by the name of its target, which is also that of its directory in `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Body)] = &[
     ("chart", chart),
+    ("client-messages", client_messages),
     ("definition", definition),
+    ("node-messages", node_messages),
+    ("packed-results", packed_results),
     ("quoting", quoting),
+    ("record-headers", record_headers),
     ("rows", rows),
     ("segment", segment),
     ("state", state),

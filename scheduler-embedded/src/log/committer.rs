@@ -1,7 +1,7 @@
 //! The one thread that writes the log: what came while the last commit ran goes into the next one.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::frame::{FrameBuilder, FrameHeader};
 use super::index::{SegmentEntry, TopicRow};
 use super::segment::SegmentWriter;
-use super::{Shared, TASK_OVERHEAD, gone, lock};
+use super::{Shared, TASK_OVERHEAD, lock};
 use crate::error::{OpenError, Shared as SharedError, log_unavailable};
 
 /// A group commit takes about this much at most.
@@ -42,51 +42,6 @@ pub(crate) struct Append {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
-/// What waits for the committer. Bounded by the permits that its appends hold.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    state: Mutex<QueueState>,
-    ready: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    commands: VecDeque<Command>,
-    closed: bool,
-}
-
-impl Queue {
-    pub(crate) fn push(&self, command: Command) -> Result<(), LogError> {
-        let mut state = lock(&self.state);
-        if state.closed {
-            return Err(gone());
-        }
-        state.commands.push_back(command);
-        if state.commands.len() == 1 {
-            self.ready.notify_one();
-        }
-        Ok(())
-    }
-
-    /// No more is taken in; what waits is still done.
-    pub(crate) fn close(&self) {
-        lock(&self.state).closed = true;
-        self.ready.notify_one();
-    }
-
-    /// Waits for work and takes all of it. `None` once it is closed and empty.
-    fn take(&self) -> Option<VecDeque<Command>> {
-        let state = lock(&self.state);
-        let waiting = |state: &mut QueueState| state.commands.is_empty() && !state.closed;
-        let mut state = self
-            .ready
-            .wait_while(state, waiting)
-            .unwrap_or_else(PoisonError::into_inner);
-        let commands = std::mem::take(&mut state.commands);
-        (!commands.is_empty()).then_some(commands)
-    }
-}
-
 /// Why nothing more is written: after a failed sync nobody knows what is on the disk.
 type Failure = Arc<str>;
 
@@ -102,8 +57,7 @@ struct CloseOnExit(Arc<Shared>);
 
 impl Drop for CloseOnExit {
     fn drop(&mut self) {
-        self.0.queue.close();
-        lock(&self.0.queue.state).commands.clear();
+        self.0.queue.abandon();
     }
 }
 

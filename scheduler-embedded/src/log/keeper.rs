@@ -2,113 +2,31 @@
 //! the engine, and what is given up there is removed.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use scheduler_core::id::{PipelineId, ShardId};
+use scheduler_core::id::ShardId;
 
+use super::Shared;
+use super::chores::Work;
 use super::frame::split;
 use super::index::{Index, Run};
 use super::segment::Segment;
-use super::{Shared, lock};
 use crate::error::Corrupt;
 
-/// How long the keeper waits after a failure before it tries again.
-const PAUSE: Duration = Duration::from_secs(1);
 /// The engine's files are rewritten when at least so many bytes in them are given up.
 const COMPACT_BYTES: u64 = 64 << 20;
 
-/// What is there to be done.
-#[derive(Debug, Default)]
-pub(crate) struct Chores {
-    state: Mutex<State>,
-    ready: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Segments may have to go.
-    segments: bool,
-    trim: BTreeSet<ShardId>,
-    deleted: BTreeSet<PipelineId>,
-    closed: bool,
-}
-
-impl Chores {
-    /// What an interrupted keeper may have left behind.
-    pub(crate) fn new(index: &Index) -> Self {
-        let trim = index
-            .partitions
-            .iter()
-            .filter(|(_, p)| p.trimmed < p.start.min(p.backlog_end));
-        let state = State {
-            segments: true,
-            trim: trim.map(|(&shard, _)| shard).collect(),
-            deleted: index
-                .topics
-                .iter()
-                .filter(|(_, row)| row.partitions == 0)
-                .map(|(&id, _)| id)
-                .collect(),
-            closed: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            ready: Condvar::new(),
-        }
-    }
-
-    pub(crate) fn wake(&self) {
-        lock(&self.state).segments = true;
-        self.ready.notify_one();
-    }
-
-    /// A partition gave something up; `trim` if some of it lies in the engine.
-    pub(crate) fn truncated(&self, trim: Option<ShardId>) {
-        let mut state = lock(&self.state);
-        state.segments = true;
-        state.trim.extend(trim);
-        drop(state);
-        self.ready.notify_one();
-    }
-
-    pub(crate) fn deleted(&self, pipeline: PipelineId) {
-        let mut state = lock(&self.state);
-        state.segments = true;
-        state.deleted.insert(pipeline);
-        drop(state);
-        self.ready.notify_one();
-    }
-
-    pub(crate) fn close(&self) {
-        lock(&self.state).closed = true;
-        self.ready.notify_one();
-    }
-
-    fn is_closed(&self) -> bool {
-        lock(&self.state).closed
-    }
-
-    /// Waits for something to do and takes it. `None` once closed.
-    fn take(&self) -> Option<State> {
-        let idle = |state: &mut State| {
-            !state.closed && !state.segments && state.trim.is_empty() && state.deleted.is_empty()
-        };
-        let mut state = self
-            .ready
-            .wait_while(lock(&self.state), idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        (!state.closed).then(|| std::mem::take(&mut *state))
-    }
-
-    /// Puts back what could not be done, and waits a little.
-    fn put_back(&self, work: State) {
-        let mut state = lock(&self.state);
-        state.segments = true;
-        state.trim.extend(work.trim);
-        state.deleted.extend(work.deleted);
-        // Woken early by new work it just tries early.
-        drop(self.ready.wait_timeout_while(state, PAUSE, |state| !state.closed));
+/// What an interrupted keeper may have left behind.
+pub(super) fn left(index: &Index) -> Work {
+    let trim = index
+        .partitions
+        .iter()
+        .filter(|(_, p)| p.trimmed < p.start.min(p.backlog_end));
+    let deleted = index.topics.iter().filter(|(_, row)| row.partitions == 0);
+    Work {
+        segments: true,
+        trim: trim.map(|(&shard, _)| shard).collect(),
+        deleted: deleted.map(|(&id, _)| id).collect(),
     }
 }
 
@@ -143,7 +61,7 @@ impl Keeper {
         }
     }
 
-    fn keep(&mut self, work: &mut State) -> Result<(), KeeperError> {
+    fn keep(&mut self, work: &mut Work) -> Result<(), KeeperError> {
         self.keep_segments()?;
         while let Some(shard) = work.trim.first().copied() {
             self.trim(shard)?;

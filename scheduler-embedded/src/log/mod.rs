@@ -1,10 +1,12 @@
 //! The task log: segments that all partitions share, written by one thread in group commits, with the engine behind them for the backlog.
 
 mod backlog;
+mod chores;
 mod committer;
 pub(crate) mod frame;
 mod index;
 mod keeper;
+mod queue;
 mod reader;
 pub(crate) mod segment;
 
@@ -20,9 +22,10 @@ use scheduler_core::task::TaskSpec;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::backlog::Backlog;
-use self::committer::{Append, Command, Queue};
+use self::chores::Chores;
+use self::committer::{Append, Command};
 use self::index::{Index, PartitionLog, SegmentEntry, TopicRow};
-use self::keeper::Chores;
+use self::queue::{Closed, Queue};
 use self::reader::EmbeddedReader;
 use self::segment::SegmentWriter;
 use crate::config::EmbeddedConfig;
@@ -45,7 +48,7 @@ pub(crate) struct Shared {
     index: Mutex<Index>,
     /// Told when a segment has gone.
     segment_gone: Condvar,
-    queue: Queue,
+    queue: Queue<Command>,
     /// Bytes that may still wait in the queue.
     room: Arc<Semaphore>,
     chores: Chores,
@@ -57,6 +60,10 @@ pub(crate) struct Shared {
 impl Shared {
     fn index(&self) -> MutexGuard<'_, Index> {
         lock(&self.index)
+    }
+
+    fn ask(&self, command: Command) -> Result<(), LogError> {
+        self.queue.push(command).map_err(|Closed| gone())
     }
 }
 
@@ -91,10 +98,10 @@ impl EmbeddedLog {
         let (index, writer, next_group) = recover(&dir, &backlog, &config)?;
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(config.queue_bytes)),
-            chores: Chores::new(&index),
+            chores: Chores::new(keeper::left(&index)),
             index: Mutex::new(index),
             segment_gone: Condvar::new(),
-            queue: Queue::default(),
+            queue: Queue::new(),
             topics: Mutex::new(()),
             config,
             dir,
@@ -257,7 +264,7 @@ impl TaskLog for EmbeddedLog {
     async fn delete(&self, pipeline: PipelineId) -> Result<(), LogError> {
         // The committer does it, so that no append to the pipeline is in flight meanwhile.
         let (reply, done) = oneshot::channel();
-        self.shared.queue.push(Command::Delete { pipeline, reply })?;
+        self.shared.ask(Command::Delete { pipeline, reply })?;
         done.await.map_err(|_| gone())?
     }
 
@@ -287,7 +294,7 @@ impl TaskLog for EmbeddedLog {
             .map_err(log_unavailable)?,
         };
         let (reply, done) = oneshot::channel();
-        self.shared.queue.push(Command::Append(Append {
+        self.shared.ask(Command::Append(Append {
             shard,
             tasks,
             bytes,

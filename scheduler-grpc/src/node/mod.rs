@@ -22,6 +22,7 @@
 
 mod channels;
 mod convert;
+pub mod decode;
 mod peers;
 mod remote;
 mod remote_session;

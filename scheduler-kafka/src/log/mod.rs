@@ -1,5 +1,7 @@
 //! The task log on Kafka: a topic for each pipeline.
 
+mod gather;
+pub mod headers;
 pub(crate) mod name;
 mod read;
 pub(crate) mod record;

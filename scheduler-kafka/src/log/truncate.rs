@@ -1,6 +1,6 @@
 //! Truncations of many partitions share a request.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -9,6 +9,7 @@ use scheduler_core::id::{Offset, ShardId};
 use scheduler_core::port::log::LogError;
 use tokio::sync::oneshot;
 
+use super::gather::Gathered;
 use super::topics::{Topics, index};
 use crate::context::Plain;
 use crate::error::{Problem, about, unavailable};
@@ -24,18 +25,11 @@ struct Wish {
     done: oneshot::Sender<Result<(), KafkaError>>,
 }
 
-#[derive(Default)]
-struct Waiting {
-    wishes: Vec<Wish>,
-    /// Somebody is at work, and will look again.
-    at_work: bool,
-}
-
 /// Gathers truncations while one request is under way, and makes them in the next.
 pub(crate) struct Truncator {
     topics: Arc<Topics>,
     admin: Arc<AdminClient<Plain>>,
-    waiting: Mutex<Waiting>,
+    wishes: Gathered<Wish>,
 }
 
 impl Truncator {
@@ -43,7 +37,7 @@ impl Truncator {
         Self {
             topics,
             admin,
-            waiting: Mutex::default(),
+            wishes: Gathered::new(),
         }
     }
 
@@ -61,12 +55,7 @@ impl Truncator {
             before: i64::try_from(before.0).map_err(unavailable)?,
             done,
         };
-        let idle = {
-            let mut waiting = self.waiting();
-            waiting.wishes.push(wish);
-            !std::mem::replace(&mut waiting.at_work, true)
-        };
-        if idle {
+        if self.wishes.add(wish) {
             // A task of its own: who asked may stop waiting, the others may not.
             tokio::spawn(self.clone().work());
         }
@@ -78,21 +67,8 @@ impl Truncator {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn work(self: Arc<Self>) {
-        loop {
-            let batch = {
-                let mut waiting = self.waiting();
-                let count = waiting.wishes.len().min(BATCH);
-                if count == 0 {
-                    waiting.at_work = false;
-                    return;
-                }
-                waiting.wishes.drain(..count).collect()
-            };
+        while let Some(batch) = self.wishes.take(BATCH) {
             self.request(batch).await;
         }
     }

@@ -13,8 +13,6 @@ const TRIES: u32 = 3;
 /// So often the owners are asked for though nothing was heard of a change: of a partition that was added, for one, no node says anything
 /// that has a session.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// While owners cannot be reached at their addresses the pause doubles up to so often, to about an hour: each try interrupts the one session.
-const MOST_DOUBLINGS: u32 = 7;
 
 /// Where a session leads.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -64,10 +62,8 @@ pub struct Fleet {
     look_again_at: Option<Duration>,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
-    /// It is for that they cannot be reached: that may change.
-    is_cut_off: bool,
-    /// How often in a row that was found.
-    cut_offs: u32,
+    /// How often all owners were out of reach, so that one session had to do.
+    fell_back: u32,
     /// Whether any owner was ever reached at its own address.
     was_reached: bool,
     is_draining: bool,
@@ -88,8 +84,7 @@ impl Fleet {
             is_stale: true,
             look_again_at: None,
             is_single: false,
-            is_cut_off: false,
-            cut_offs: 0,
+            fell_back: 0,
             was_reached: false,
             is_draining: false,
             drained: BTreeSet::new(),
@@ -108,6 +103,12 @@ impl Fleet {
         !self.is_single && (self.is_stale || !self.sessions.iter().all(is_open))
     }
 
+    /// When it is worth asking for owners though nothing says that the answer has changed, in multiples of the usual time: partitions may have been
+    /// added, and owners that were out of reach may be reached now. `None` if the servers do not know of owners.
+    pub fn look_again_after(&self) -> Option<u32> {
+        (!self.is_single || self.fell_back > 0).then(|| 1 << self.fell_back.min(6))
+    }
+
     /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
     pub fn asked(&mut self) {
         self.is_stale = false;
@@ -124,8 +125,15 @@ impl Fleet {
                 }
                 return;
             }
+            Located::Owners(owners) if self.fell_back > 0 => {
+                // They may have been out of reach for a while only.
+                self.is_single = false;
+                self.failures.clear();
+                owners
+            }
             Located::Owners(_) | Located::Unknown => {
                 self.is_single = true;
+                self.fell_back = 0;
                 return self.gather(out);
             }
         };
@@ -136,14 +144,14 @@ impl Fleet {
             .collect();
         let is_one = self.sessions.keys().all(|site| *site == Site::Home);
         if is_one && addresses.len() <= 1 {
-            self.is_stale |= !addresses.is_empty() && owners.values().any(String::is_empty);
+            // The session is with one owner: what others will own must not wait for it to lose something.
+            self.is_stale |= owners.values().any(String::is_empty);
             return self.add(Site::Home);
         }
         if self.out_of_reach() {
             // The configured servers have just answered.
             self.is_single = true;
-            self.is_cut_off = true;
-            self.cut_offs = self.cut_offs.saturating_add(1);
+            self.fell_back = self.fell_back.saturating_add(1);
             return self.gather(out);
         }
         for (partition, address) in owners {
@@ -154,6 +162,11 @@ impl Fleet {
                 continue;
             }
             self.add(site.clone());
+            let mut said = Vec::new();
+            if let Some(session) = self.sessions.get_mut(&site) {
+                session.regain(partition, &mut said);
+            }
+            self.pass_on(&site, said, out);
             self.owners.insert(partition, site);
         }
         self.place(out);
@@ -178,7 +191,7 @@ impl Fleet {
             self.failures.remove(site);
             if *site != Site::Home {
                 self.was_reached = true;
-                self.cut_offs = 0;
+                self.fell_back = 0;
                 self.is_stale = true;
                 self.dealer.join(site.clone());
             }
@@ -212,7 +225,8 @@ impl Fleet {
     /// Sends what has gathered, and deals out what room there is. `now` is the time since any fixed moment.
     pub fn flush(&mut self, now: Duration, out: &mut Vec<(Site, Output)>) {
         if self.look_again_at.is_none_or(|at| now >= at) {
-            self.look_again(now);
+            self.is_stale |= self.look_again_at.is_some();
+            self.look_again_at = Some(now + LOOK_AGAIN);
         }
         self.deal(out);
         for site in self.sessions.keys().cloned().collect::<Vec<_>>() {
@@ -226,7 +240,7 @@ impl Fleet {
 
     /// When to call [`Fleet::flush`] though nothing has happened.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let look = self.look_again_at.filter(|_| !self.is_single || self.is_cut_off);
+        let look = self.look_again_at.filter(|_| !self.is_single);
         let sessions = self.sessions.values().filter_map(Session::next_deadline);
         sessions.chain(look).min()
     }
@@ -249,17 +263,6 @@ impl Fleet {
     /// Reports that are not settled.
     pub fn unsettled(&self) -> usize {
         self.sessions.values().map(Session::unsettled).sum()
-    }
-
-    /// Asks once more though nothing has happened, and once more for owners that could not be reached.
-    fn look_again(&mut self, now: Duration) {
-        self.is_stale |= self.look_again_at.is_some();
-        if std::mem::take(&mut self.is_cut_off) {
-            self.is_single = false;
-            self.failures.clear();
-        }
-        let pause = LOOK_AGAIN * (1 << self.cut_offs.min(MOST_DOUBLINGS));
-        self.look_again_at = Some(now + pause);
     }
 
     fn add(&mut self, site: Site) {
@@ -477,8 +480,10 @@ impl Fleet {
                 output => out.push((site.clone(), output)),
             }
         }
-        let all = self.sessions.keys().all(|site| self.drained.contains(site));
-        if self.is_draining && all && !self.said_drained {
+        if self.is_draining
+            && !self.said_drained
+            && self.sessions.keys().all(|site| self.drained.contains(site))
+        {
             self.said_drained = true;
             out.push((site.clone(), Output::Drained));
         }

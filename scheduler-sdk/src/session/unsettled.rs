@@ -1,7 +1,8 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use prost::Message as _;
+use rustc_hash::FxHashSet;
 use scheduler_proto::worker::Report;
+use scheduler_proto::worker::report::Outcome;
 
 use super::LeaseKey;
 
@@ -9,7 +10,8 @@ use super::LeaseKey;
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     partitions: BTreeMap<u32, Partition>,
-    keys: BTreeSet<LeaseKey>,
+    /// Of all of them. Whoever wants an order takes that of the partitions.
+    keys: FxHashSet<LeaseKey>,
     bytes: usize,
 }
 
@@ -25,9 +27,21 @@ struct Partition {
     epoch: u32,
 }
 
+/// Bytes that a report takes on its way, at most.
+pub(super) fn weight(report: &Report) -> usize {
+    /// Of everything but what the outcome says: tags, lengths and the lease.
+    const FRAME: usize = 48;
+    FRAME
+        + match &report.outcome {
+            Some(Outcome::Succeeded(output)) => output.len(),
+            Some(Outcome::Failed(text) | Outcome::Rejected(text)) => text.len(),
+            Some(Outcome::Returned(_) | Outcome::Stopped(_)) | None => 0,
+        }
+}
+
 impl Unsettled {
     pub(super) fn push(&mut self, key: LeaseKey, report: Report) {
-        self.bytes += report.encoded_len();
+        self.bytes += weight(&report);
         self.keys.insert(key);
         self.partitions
             .entry(key.partition)
@@ -48,7 +62,14 @@ impl Unsettled {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = LeaseKey> {
-        self.keys.iter().copied()
+        let reports = self.partitions.values().flat_map(|partition| &partition.reports);
+        reports.map(|(key, _)| *key)
+    }
+
+    /// Whether this session has reports of the partition, or had some that are settled.
+    pub(super) fn counts(&self, partition: u32) -> bool {
+        let found = self.partitions.get(&partition);
+        found.is_some_and(|found| found.settled > 0 || !found.reports.is_empty())
     }
 
     /// Forgets a partition's reports, which are another session's from now on.
@@ -60,7 +81,7 @@ impl Unsettled {
             .unwrap_or_default();
         for (key, report) in &reports {
             self.keys.remove(key);
-            self.bytes -= report.encoded_len();
+            self.bytes -= weight(report);
         }
         reports
     }
@@ -69,7 +90,7 @@ impl Unsettled {
     pub(super) fn take_over(&mut self, partition: u32, mut reports: Reports) {
         for (key, report) in &reports {
             self.keys.insert(*key);
-            self.bytes += report.encoded_len();
+            self.bytes += weight(report);
         }
         let here = &mut self.partitions.entry(partition).or_default().reports;
         reports.append(here);
@@ -99,7 +120,7 @@ impl Unsettled {
                 return false;
             };
             found.settled += 1;
-            self.bytes -= report.encoded_len();
+            self.bytes -= weight(&report);
             self.keys.remove(&key);
         }
         true

@@ -5,6 +5,7 @@
 
 mod list;
 mod run;
+mod table;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -12,14 +13,21 @@ use std::time::Duration;
 
 use self::list::Mutation;
 use self::run::{Caught, Simulator};
+use self::table::Table;
 use self::tree::Tree;
 use crate::Failed;
 use crate::services::cache;
 
 pub(crate) const USAGE: &str = "\
   mutations [NAME..] [--seeds N] [--from SEED]
-                puts deliberate bugs into a copy, one after the other: the simulator must catch each within N seeds (10000)
+                puts deliberate bugs into a copy, one after the other: the simulator must catch each within N seeds (10000);
+                the results go into docs/mutations.md
 ";
+
+/// Seeds in which a mutation must be caught.
+const SEEDS: u64 = 10_000;
+/// The first of them.
+const FROM: u64 = 1;
 
 #[derive(Debug, PartialEq)]
 struct Options {
@@ -30,7 +38,9 @@ struct Options {
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let options = options(arguments)?;
-    let mutations = chosen(list::read()?, &options.names)?;
+    let all = list::read()?;
+    let mutations = chosen(all.clone(), &options.names)?;
+    let mut table = Table::read()?;
     let directory = cache::directory("mutations")?;
     let _lock = cache::lock(&directory)?;
     let tree = Tree::copy(&directory)?;
@@ -50,14 +60,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     );
 
     let mut missed = Vec::new();
-    println!("| mutation | what it breaks | caught by | seeds |\n| --- | --- | --- | ---: |");
     for mutation in &mutations {
         let applied = tree.apply(mutation)?;
         let outcome = simulator.build().and_then(|()| simulator.run());
         applied.restore()?;
         let (caught, took) = outcome.map_err(|problem| format!("{}: {problem}", mutation.name))?;
-        println!("{}", row(mutation, caught.as_ref(), &options));
-        eprintln!("{}", detail(mutation, caught.as_ref(), took));
+        let row = row(mutation, caught.as_ref(), &options);
+        println!("{row}\n{}", detail(mutation, caught.as_ref(), took));
+        // A shorter or another run has nothing to say of what it did not catch.
+        if options.from == FROM && (caught.is_some() || options.seeds >= SEEDS) {
+            table.put(&all, &mutation.name, row)?;
+        }
         if caught.is_none() {
             missed.push(mutation.name.clone());
         }
@@ -87,7 +100,11 @@ fn row(mutation: &Mutation, caught: Option<&Caught>, options: &Options) -> Strin
         ),
         None => ("**nothing**".to_owned(), format!("> {}", options.seeds)),
     };
-    format!("| {} | {} | {by} | {seeds} |", mutation.name, mutation.breaks)
+    let file = mutation.file.replace("/src/", "/");
+    format!(
+        "| {} | `{file}` | {} | {by} | {seeds} |",
+        mutation.name, mutation.breaks
+    )
 }
 
 /// What only who watches wants to know.
@@ -106,8 +123,8 @@ fn detail(mutation: &Mutation, caught: Option<&Caught>, took: Duration) -> Strin
 fn options(arguments: &[String]) -> Result<Options, Failed> {
     let mut options = Options {
         names: Vec::new(),
-        seeds: 10_000,
-        from: 1,
+        seeds: SEEDS,
+        from: FROM,
     };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {

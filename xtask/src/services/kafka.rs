@@ -1,5 +1,6 @@
 //! Apache Kafka in KRaft mode: from Maven's jars, brokers that are controllers too.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -68,10 +69,15 @@ pub(crate) fn name(broker: u16) -> String {
     format!("kafka-{broker}")
 }
 
-/// The ports of a broker as they are documented: for clients, for controllers.
-pub(crate) fn usual_ports(broker: u16) -> [u16; 2] {
+/// Most detours: as many as there are documented ports between those of two brokers.
+pub(crate) const MOST_DETOURS: usize = 8;
+
+/// The ports of a broker as they are documented: for clients, for controllers, and one for each detour.
+pub(crate) fn usual_ports(broker: u16, detours: usize) -> Vec<u16> {
     let first = 29_092 + (broker - 1) * 10;
-    [first, first + 1]
+    (first..first + 2)
+        .chain((first + 2..).take(detours.min(MOST_DETOURS)))
+        .collect()
 }
 
 /// What identifies a broker's process, and configures it.
@@ -80,7 +86,12 @@ pub(crate) fn configuration(run: &Path, broker: u16) -> PathBuf {
 }
 
 /// Starts those brokers of a cluster that do not run; all of the cluster's ports are known by then.
-pub(crate) fn start(run: &Path, jars: &Path, cluster: &mut [Record]) -> Result<(), Failed> {
+pub(crate) fn start(
+    run: &Path,
+    jars: &Path,
+    cluster: &mut [Record],
+    detours: &[Vec<u16>],
+) -> Result<(), Failed> {
     let classes = format!("{}/*", jars.display());
     let logging = run.join("kafka-log4j2.properties");
     write(&logging, LOGGING)?;
@@ -91,7 +102,7 @@ pub(crate) fn start(run: &Path, jars: &Path, cluster: &mut [Record]) -> Result<(
         .collect();
     for &broker in &idle {
         let configuration = configuration(run, broker);
-        write(&configuration, &properties(run, broker, cluster))?;
+        write(&configuration, &properties(run, broker, cluster, detours))?;
         let data = data(run, broker, cluster.len());
         if !data.join("meta.properties").exists() {
             let mut format = Command::new("java");
@@ -134,19 +145,29 @@ logger.server.name=kafka.server.KafkaRaftServer
 logger.server.level=info
 ";
 
-fn properties(run: &Path, broker: u16, cluster: &[Record]) -> String {
+/// `detours` has for each detour at which port each broker is said to be: who asks a broker there is led to the others by the same detour.
+fn properties(run: &Path, broker: u16, cluster: &[Record], detours: &[Vec<u16>]) -> String {
     let port = |broker: u16, which: usize| cluster[usize::from(broker) - 1].ports[which];
     let brokers = u16::try_from(cluster.len()).unwrap_or(u16::MAX);
     let voters: Vec<String> = (1..=brokers)
         .map(|voter| format!("{voter}@127.0.0.1:{}", port(voter, 1)))
         .collect();
     let (copies, in_sync) = if brokers < 3 { (1, 1) } else { (3, 2) };
+    let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+    for (which, ports) in detours.iter().enumerate() {
+        let (own, said) = (port(broker, 2 + which), ports[usize::from(broker) - 1]);
+        // The formatting of a number into a string does not fail.
+        let _ = write!(listeners, ",DETOUR{which}://127.0.0.1:{own}");
+        let _ = write!(advertised, ",DETOUR{which}://127.0.0.1:{said}");
+        let _ = write!(protocols, ",DETOUR{which}:PLAINTEXT");
+    }
     format!(
         "process.roles=broker,controller\n\
          node.id={broker}\n\
          controller.quorum.voters={voters}\n\
-         listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{client}\n\
+         listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{client}{advertised}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n\
          controller.listener.names=CONTROLLER\n\
          log.dirs={data}\n\
          offsets.topic.replication.factor={copies}\n\
@@ -209,11 +230,11 @@ fn brokers_in(answer: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn cluster(brokers: u16) -> Vec<Record> {
+    fn cluster(brokers: u16, detours: usize) -> Vec<Record> {
         (1..=brokers)
             .map(|broker| Record {
                 name: name(broker),
-                ports: usual_ports(broker).to_vec(),
+                ports: usual_ports(broker, detours),
                 of: brokers,
                 ..Record::default()
             })
@@ -223,11 +244,11 @@ mod tests {
     #[test]
     fn one_broker_keeps_one_copy_and_three_keep_three() {
         let run = Path::new("/run/x");
-        let one = properties(run, 1, &cluster(1));
+        let one = properties(run, 1, &cluster(1, 0), &[]);
         assert!(
             one.contains("\ndefault.replication.factor=1\n") && one.contains("\nmin.insync.replicas=1\n")
         );
-        let three = properties(run, 3, &cluster(3));
+        let three = properties(run, 3, &cluster(3, 0), &[]);
         for line in [
             "node.id=3",
             "controller.quorum.voters=1@127.0.0.1:29093,2@127.0.0.1:29103,3@127.0.0.1:29113",
@@ -237,6 +258,22 @@ mod tests {
             "min.insync.replicas=2",
         ] {
             assert!(three.lines().any(|one| one == line), "{line} is not in\n{three}");
+        }
+    }
+
+    #[test]
+    fn a_detour_is_a_listener_that_says_it_is_elsewhere() {
+        let detours = [vec![7_001, 7_002, 7_003], vec![8_001, 8_002, 8_003]];
+        let second = properties(Path::new("/run/x"), 2, &cluster(3, 2), &detours);
+        for line in [
+            "listeners=PLAINTEXT://127.0.0.1:29102,CONTROLLER://127.0.0.1:29103,DETOUR0://127.0.0.1:29104,DETOUR1://127.0.0.1:29105",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:29102,DETOUR0://127.0.0.1:7002,DETOUR1://127.0.0.1:8002",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR0:PLAINTEXT,DETOUR1:PLAINTEXT",
+        ] {
+            assert!(
+                second.lines().any(|one| one == line),
+                "{line} is not in\n{second}"
+            );
         }
     }
 

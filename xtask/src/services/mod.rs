@@ -90,7 +90,7 @@ fn up(options: &Options) -> Result<(), Failed> {
     };
     fetch(options)?;
     if options.kafka {
-        kafka::start(&options.run, &kafka::jars()?, &mut cluster)?;
+        kafka::start(&options.run, &kafka::jars()?, &mut cluster, &options.detours)?;
     }
     if let Some(record) = &mut tidb {
         tidb::start(&options.run, &tidb::binary()?, record)?;
@@ -115,6 +115,16 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
         .find(|record| record.pid.is_some())
         .map(|record| record.of);
     let brokers = options.brokers.or(meant).unwrap_or(1);
+    if let Some(detour) = options
+        .detours
+        .iter()
+        .find(|detour| detour.len() != usize::from(brokers))
+    {
+        return Err(format!(
+            "a detour has {} ports, and there are {brokers} brokers; --detour takes one port for each",
+            detour.len()
+        ));
+    }
     if let Some(other) = known
         .iter()
         .find(|record| record.of != brokers && record.running().is_some())
@@ -137,7 +147,12 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
             of: brokers,
             ..Record::default()
         };
-        let record = with_ports(options, blank, &kafka::usual_ports(broker), &cluster)?;
+        let record = with_ports(
+            options,
+            blank,
+            &kafka::usual_ports(broker, options.detours.len()),
+            &cluster,
+        )?;
         cluster.push(record);
     }
     Ok(cluster)

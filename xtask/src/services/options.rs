@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Wish;
+use super::kafka::MOST_DETOURS;
 use crate::Failed;
 use crate::run::root;
 
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) tidb: bool,
     /// How many brokers; none: as many as there were, or one.
     pub(crate) brokers: Option<u16>,
+    /// For each further way to the brokers, at which port each of them is said to be. For programs that put something in between.
+    pub(crate) detours: Vec<Vec<u16>>,
     /// Their data, logs and records.
     pub(crate) run: PathBuf,
     pub(crate) ports: Wish,
@@ -49,6 +52,7 @@ impl Options {
             kafka: true,
             tidb: true,
             brokers: None,
+            detours: Vec::new(),
             run,
             ports: Wish::Any,
             wipe: false,
@@ -86,6 +90,21 @@ impl Options {
                         Some("3") => Some(3),
                         _ => return Err(wrong("--brokers takes 1 or 3")),
                     };
+                }
+                ("--detour", Action::Up) => {
+                    let ports = rest
+                        .next()
+                        .map(|ports| ports.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
+                    match ports {
+                        Some(Ok(ports)) if options.detours.len() < MOST_DETOURS => {
+                            options.detours.push(ports)
+                        }
+                        _ => {
+                            return Err(wrong(&format!(
+                                "--detour takes a port for each broker, with commas, at most {MOST_DETOURS} times"
+                            )));
+                        }
+                    }
                 }
                 ("--dir", Action::Up | Action::Down | Action::Status | Action::Guard) => {
                     let directory = rest.next().ok_or_else(|| wrong("--dir takes a directory"))?;
@@ -128,6 +147,8 @@ mod tests {
         let options = parse("up --brokers 3 --dir here").unwrap();
         assert_eq!((options.brokers, options.ports), (Some(3), Wish::Any));
         assert!(options.run.is_absolute() && options.run.ends_with("here"));
+        let options = parse("up --brokers 3 --detour 1,2,3 --detour 4,5,6").unwrap();
+        assert_eq!(options.detours, [[1, 2, 3], [4, 5, 6]]);
     }
 
     #[test]
@@ -137,6 +158,7 @@ mod tests {
             ("start", "`services start`"),
             ("up --brokers", "--brokers takes 1 or 3"),
             ("up --brokers 2", "--brokers takes 1 or 3"),
+            ("up --detour 1,x", "--detour takes"),
             ("up --wipe", "`--wipe`"),
             ("status --kafka", "`--kafka`"),
             ("down --dir", "--dir takes"),

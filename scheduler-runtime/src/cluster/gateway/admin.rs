@@ -55,13 +55,20 @@ impl ClusterNode {
                 return false;
             }
         };
-        for partition in (0..pipeline.partitions).map(Partition) {
-            if !places.contains_key(&partition) {
-                let shard = ShardId::new(pipeline.id, partition);
-                view.problems.push(format!("shard {shard} is on no node now"));
-                if let Ok(bounds) = self.inner.log.bounds(shard).await {
-                    view.counts.backlog += bounds.end.0.saturating_sub(bounds.start.0);
-                }
+        let nowhere = (0..pipeline.partitions)
+            .map(Partition)
+            .filter(|partition| !places.contains_key(partition))
+            .map(|partition| ShardId::new(pipeline.id, partition));
+        let nowhere: Vec<ShardId> = nowhere.collect();
+        for shard in &nowhere {
+            view.problems.push(format!("shard {shard} is on no node now"));
+        }
+        match in_time(LONGEST_READ, self.local.all_bounds(nowhere)).await {
+            Ok(all) => view.counts.backlog += all.iter().map(|(_, bounds)| bounds.len()).sum::<u64>(),
+            Err(problem) => {
+                let problem =
+                    format!("what waits for the shards that are on no node is not known: {problem}");
+                view.problems.push(problem);
             }
         }
         let first = places.get(&Partition(0)).map(|place| place.node);
@@ -126,7 +133,9 @@ fn add(view: &mut PipelineView, other: &PipelineView) {
 #[async_trait]
 impl AdminApi for ClusterNode {
     async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
-        self.local.create_application(caller, name).await
+        let application = self.local.create_application(caller, name).await?;
+        self.tell_others().await;
+        Ok(application)
     }
 
     async fn applications(&self, caller: &Caller) -> Result<Vec<Application>, ApiError> {
@@ -142,7 +151,9 @@ impl AdminApi for ClusterNode {
 
     async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
         self.application(caller, name).await?;
-        self.local.delete_application(caller, name).await
+        self.local.delete_application(caller, name).await?;
+        self.tell_others().await;
+        Ok(())
     }
 
     async fn create_pipeline(
@@ -162,6 +173,7 @@ impl AdminApi for ClusterNode {
             self.look_again().await;
         }
         let served = self.local.make_pipeline(caller, application, new).await?;
+        self.tell_others().await;
         // Its shards are still on their way to nodes.
         self.local.view(&served).await
     }
@@ -219,6 +231,7 @@ impl AdminApi for ClusterNode {
                 answer => break answer?,
             }
         };
+        self.tell_others().await;
         self.view(&served).await
     }
 
@@ -241,7 +254,10 @@ impl AdminApi for ClusterNode {
                     tries += 1;
                     self.look_again().await;
                 }
-                answer => return answer,
+                answer => {
+                    self.tell_others().await;
+                    return answer;
+                }
             }
         }
     }
