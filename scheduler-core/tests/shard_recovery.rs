@@ -6,7 +6,7 @@ use common::world::*;
 use scheduler_core::id::{Attempt, Epoch, Offset};
 use scheduler_core::outcome::{AttemptOutcome, DeadReason};
 use scheduler_core::policy::{PipelinePolicy, RetryPolicy, Timeouts};
-use scheduler_core::port::gateway::{Lease, TaskState};
+use scheduler_core::port::gateway::TaskState;
 use scheduler_core::shard::{Answer, Found, Input};
 use scheduler_core::task::RecordBody;
 
@@ -538,39 +538,6 @@ fn an_old_report_does_not_stand_for_a_later_lease_that_was_lost() {
 }
 
 #[test]
-fn what_the_log_has_lost_is_told_apart_from_what_was_never_there() {
-    let mut world = World::new(policy());
-    let first = world.arrive(task());
-    // A gap, as an aborted batch leaves it; then a task that stays in the log.
-    let second = Offset(first.0 + 4);
-    world.submit_at(second, RecordBody::Task(task()));
-    world.forward();
-    assert_eq!(world.shard.account().absent, 3);
-    let lease = world.lease(ANNA);
-    world.report(ANNA, &lease, success());
-    world.save();
-    let account = world.shard.account();
-    assert_eq!(
-        (account.finished, account.live, account.parked()),
-        (1, 1, Some(0))
-    );
-
-    // The log loses the second one, and a third that nobody has read.
-    world.log.clear();
-    let fourth = Offset(second.0 + 2);
-    world.submit_at(fourth, RecordBody::Task(task()));
-    world.store.log_start = fourth;
-    world.crash();
-    let account = world.shard.account();
-    assert_eq!(
-        (account.absent, account.lost, account.live),
-        (3, 2, 1),
-        "{account:?}"
-    );
-    assert_eq!(account.parked(), Some(0));
-}
-
-#[test]
 fn a_worker_without_a_session_keeps_a_lease_that_was_never_saved_by_its_sign_of_life() {
     for loaded_first in [true, false] {
         let mut world = World::new(policy());
@@ -599,93 +566,4 @@ fn a_worker_without_a_session_keeps_a_lease_that_was_never_saved_by_its_sign_of_
         assert_eq!(world.report(ANNA, &lease, success()), Answer::Done);
         assert_eq!(world.state(task), TaskState::Succeeded);
     }
-}
-
-#[test]
-fn who_reports_without_a_session_is_to_report_again_until_the_task_is_there() {
-    let mut world = World::new(policy());
-    let task = world.arrive(task());
-    let lease = world.lease(ANNA);
-    world.activate(true);
-    // The word is kept, but no checkpoint has it.
-    assert_eq!(world.report(ANNA, &lease, success()), Answer::Elsewhere);
-    assert_eq!(world.report(ANNA, &lease, success()), Answer::Elsewhere);
-    world.forward();
-    assert_eq!(world.state(task), TaskState::Succeeded);
-    world.save();
-    assert!(world.store.results.contains_key(&task));
-}
-
-#[test]
-fn what_the_log_loses_under_a_shard_is_counted_as_lost_and_does_not_hold_the_log() {
-    let mut world = World::new(policy());
-    let first = world.arrive(task());
-    // Two that nobody has read, and nothing follows.
-    let start = Offset(first.0 + 3);
-    assert_eq!(world.tell(Input::Lost(start)), Answer::Done);
-    assert_eq!(world.tell(Input::Lost(start)), Answer::Late);
-    let account = world.shard.account();
-    assert_eq!((account.lost, account.absent, account.live), (2, 0, 1));
-    let lease = world.lease(ANNA);
-    world.report(ANNA, &lease, success());
-    world.save();
-    assert_eq!(world.store.resume, start);
-    world.submit_at(start, RecordBody::Task(task()));
-    world.forward();
-    assert_eq!(world.lease(ANNA).offset, start);
-}
-
-#[test]
-fn what_was_lost_before_a_shard_came_up_is_counted_though_nothing_follows() {
-    let mut world = World::new(policy());
-    let task = world.arrive(task());
-    world.save();
-    world.log.clear();
-    world.store.log_start = task.next();
-    world.crash();
-    let account = world.shard.account();
-    assert_eq!((account.lost, account.live, account.parked()), (1, 0, Some(0)));
-    world.save();
-    assert_eq!(world.store.resume, task.next());
-}
-
-/// A shard whose last owner vanished after two attempts that it had not saved: Bert's failed, and Anna has the second one.
-fn with_an_attempt_after_a_failure() -> (World, [Lease; 2]) {
-    let mut world = World::new(PipelinePolicy {
-        retry: RetryPolicy {
-            initial_backoff: secs(3_600),
-            max_backoff: secs(3_600),
-            ..policy().retry
-        },
-        ..policy()
-    });
-    let task = world.arrive(task());
-    let first = world.lease(BERT);
-    world.report(BERT, &first, failure());
-    world.tell(Input::Hasten(task));
-    let second = world.lease(ANNA);
-    world.crash();
-    world.attach(BERT, &[], &[(&first, failure())]);
-    world.save();
-    (world, [first, second])
-}
-
-#[test]
-fn a_success_after_a_failure_that_another_worker_told_first_is_taken_within_the_grace() {
-    let (mut world, [_, second]) = with_an_attempt_after_a_failure();
-    world.attach(ANNA, &[], &[(&second, success())]);
-    assert_eq!(world.state(second.offset), TaskState::Succeeded);
-    world.save();
-    assert_eq!(world.settled.last(), Some(&(ANNA, 1)));
-}
-
-#[test]
-fn a_long_delay_is_parked_once_the_grace_is_over() {
-    let (mut world, [first, _]) = with_an_attempt_after_a_failure();
-    assert_eq!(world.state(first.offset), TaskState::Delayed);
-    assert!(world.store.parked.is_empty());
-    world.advance(GRACE);
-    world.save();
-    assert_eq!(world.shard.find(first.offset), Found::Elsewhere);
-    assert_eq!(world.store.parked[&first.offset].attempts, Attempt(1));
 }

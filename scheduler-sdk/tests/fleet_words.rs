@@ -26,7 +26,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    /// One that is connected to nothing yet.
+    fn fresh() -> Self {
         let config = SessionConfig {
             application: "app".into(),
             pipeline: "ocr".into(),
@@ -36,10 +37,14 @@ impl World {
             max_unsettled: 10,
             max_unsettled_bytes: 1 << 20,
         };
-        let mut world = Self {
+        Self {
             fleet: Fleet::new(config),
             out: Vec::new(),
-        };
+        }
+    }
+
+    fn new() -> Self {
+        let mut world = Self::fresh();
         world.settle();
         for site in [at("a"), at("b")] {
             world.handle(&site, Input::Connected);
@@ -106,4 +111,22 @@ fn the_owners_are_asked_for_now_and_then_though_nothing_was_heard_of_a_change() 
     assert!(world.fleet.wants_owners());
     world.settle();
     assert!(!world.fleet.wants_owners());
+}
+
+#[test]
+fn owners_that_could_not_be_reached_are_tried_again_after_a_while() {
+    let mut world = World::fresh();
+    world.settle();
+    for site in [at("a"), at("b")] {
+        for _ in 0..3 {
+            world.handle(&site, Input::Disconnected);
+        }
+    }
+    world.settle();
+    let sites = |world: &World| world.fleet.sites().cloned().collect::<Vec<_>>();
+    assert_eq!(sites(&world), [Site::Home]);
+    assert!(!world.fleet.wants_owners());
+    assert_eq!(world.fleet.look_again_after(), Some(2));
+    world.settle();
+    assert!(sites(&world).contains(&at("a")) && sites(&world).contains(&at("b")));
 }

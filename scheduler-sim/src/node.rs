@@ -366,27 +366,30 @@ impl World {
                     self.assign(index, partition, true);
                 }
             }
-            Mail::Drain => {
-                self.event(index, now, Event::Pause(true));
-                let node = &mut self.nodes[index];
-                node.is_stopping = true;
-                for telling in node.sessions.values_mut() {
-                    telling.batch.push(WorkerEvent::GoAway);
-                }
-                let life = node.life;
-                let patience = self.now + self.rng.range(100, 20_000);
-                let mail = Mail::DrainIsOver;
-                self.queue.push(
-                    patience,
-                    Happening::Mail {
-                        node: index,
-                        life,
-                        mail,
-                    },
-                );
-            }
+            Mail::Drain => self.begin_drain(index, now),
             Mail::DrainIsOver => self.drain_is_over(index, now),
         }
+    }
+
+    /// No more leases: running tasks may end, then shards are let go.
+    fn begin_drain(&mut self, index: usize, now: Timestamp) {
+        self.event(index, now, Event::Pause(true));
+        let node = &mut self.nodes[index];
+        node.is_stopping = true;
+        for telling in node.sessions.values_mut() {
+            telling.batch.push(WorkerEvent::GoAway);
+        }
+        let life = node.life;
+        let patience = self.now + self.rng.range(100, 20_000);
+        let mail = Mail::DrainIsOver;
+        self.queue.push(
+            patience,
+            Happening::Mail {
+                node: index,
+                life,
+                mail,
+            },
+        );
     }
 
     /// Nothing runs any more, or patience is over: what is hosted is let go, then the process ends.

@@ -279,6 +279,8 @@ pub struct Shard {
     /// Bytes of the params of live tasks.
     live_bytes: usize,
     last_checkpoint: CheckpointId,
+    /// When the store last said that it has one of ours; at first, when the shard came up.
+    saved_at: Timestamp,
     /// The log is told to forget what is before it.
     truncated: u64,
     watch_all: bool,
@@ -322,6 +324,7 @@ impl Shard {
             counts: Counts::default(),
             live_bytes: 0,
             last_checkpoint: CheckpointId::default(),
+            saved_at: now,
             truncated: resume,
             watch_all: false,
             leaving: false,
@@ -433,6 +436,7 @@ impl Shard {
             Input::Tick => Answer::Done,
         };
         self.make_room_if_needed(out);
+        self.prove_tenure_if_due();
         self.save_if_due(out);
         self.load_parked_if_due(out);
         answer
@@ -442,10 +446,16 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let grace = (!self.unsure.is_empty()).then_some(self.recovery.grace_until);
         let parked = self.parked_due();
-        [self.wheel.next_due(), self.save_due(), grace, parked]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.wheel.next_due(),
+            self.save_due(),
+            self.doubt_due(),
+            grace,
+            parked,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// By what right it acts.

@@ -25,6 +25,11 @@ use crate::time::millis;
 /// Reports that settle by commit wait so long for others, with which one checkpoint is made.
 const COMMIT_WITHIN: Duration = Duration::from_millis(2);
 
+/// So often an owner saves whose ready tasks nobody comes for, though nothing has changed.
+const PROVE: Duration = Duration::from_secs(30);
+/// So often one saves to which workers have come for nothing.
+const PROVE_IDLE: Duration = Duration::from_mins(5);
+
 /// What has ended since the last checkpoint was made.
 #[derive(Debug, Default)]
 pub(super) struct Unsaved {
@@ -229,6 +234,24 @@ impl Shard {
         }
     }
 
+    /// When an owner whose tasks nobody comes for, or whose workers have nothing to do, is to find out whether it was replaced. Only the store knows, and workers go to whoever it
+    /// names: without a save they would wait for each other.
+    pub(super) fn doubt_due(&self) -> Option<Timestamp> {
+        if self.counts.running > 0 || !self.is_saved() {
+            return None;
+        }
+        if self.ready.len() > 0 {
+            return Some(self.saved_at + PROVE);
+        }
+        self.workers.any_attached().then(|| self.saved_at + PROVE_IDLE)
+    }
+
+    pub(super) fn prove_tenure_if_due(&mut self) {
+        if self.doubt_due().is_some_and(|due| due <= self.now) {
+            self.mark_dirty();
+        }
+    }
+
     pub(super) fn saving_bytes(&self) -> usize {
         self.saving.as_ref().map_or(0, |saving| saving.bytes)
     }
@@ -357,6 +380,7 @@ impl Shard {
         let Some(saving) = self.saving.take_if(|saving| saving.checkpoint.id == id) else {
             return Answer::Late;
         };
+        self.saved_at = self.now;
         for covered in &saving.covered {
             if let Some((worker, count)) = self.workers.settled(*covered) {
                 out.push(Output::Settled { worker, count });

@@ -6,21 +6,19 @@ use scheduler_core::id::{Offset, Partition};
 use scheduler_core::session::SessionId;
 
 use super::lost::Lost;
-use super::said::Said;
+use super::said::Saying;
 use crate::store::Store;
 
 /// A node says to a session that its first `count` reports of a partition are settled.
 pub(super) fn check(
-    said: &Said,
+    reports: &[Saying],
     lost: &Lost,
     revived: &BTreeSet<(Partition, Offset)>,
     store: &mut Store,
-    node: usize,
     session: SessionId,
     partition: Partition,
     count: u64,
 ) -> Result<(), String> {
-    let reports = said.reports(node, session, partition);
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count > reports.len() {
         return Err(format!(

@@ -298,11 +298,10 @@ impl World {
                             )
                         });
                     let settled = settled::check(
-                        &self.oracle.said,
+                        self.oracle.said.reports(node, *session, *partition),
                         &self.oracle.lost,
                         &self.oracle.revived,
                         &mut self.store,
-                        node,
                         *session,
                         *partition,
                         *count,

@@ -13,6 +13,8 @@ use crate::world::{Happening, World};
 /// How long a worker waits for a node that does not answer at all.
 const CONNECT_TIMEOUT: u64 = 5_000;
 const KEEP_ALIVE: u64 = 20_000;
+/// After how long it is worth asking for owners though nothing has happened.
+const LOOK_AGAIN: u64 = 30_000;
 /// How long a node believes what it has read of the owners, unless somebody finds it wrong.
 const BELIEVED: u64 = 5_000;
 
@@ -46,6 +48,7 @@ pub(crate) struct Routes {
 pub(crate) struct Question {
     is_asked: bool,
     not_before: u64,
+    answered_at: u64,
     /// Questions one after the other that did not settle it.
     unsettled: u32,
     /// Questions that nobody answered: the next node may.
@@ -55,7 +58,14 @@ pub(crate) struct Question {
 impl super::Worker {
     /// When it asks who owns what, if it wants to know.
     pub(super) fn asks_at(&self) -> Option<u64> {
-        (!self.question.is_asked && self.fleet.wants_owners()).then_some(self.question.not_before)
+        if self.question.is_asked {
+            None
+        } else if self.fleet.wants_owners() {
+            Some(self.question.not_before)
+        } else {
+            let after = self.fleet.look_again_after()?;
+            Some(self.question.answered_at + LOOK_AGAIN * u64::from(after))
+        }
     }
 }
 
@@ -303,6 +313,7 @@ impl World {
         });
         let worker = &mut self.workers[index];
         worker.question.is_asked = false;
+        worker.question.answered_at = self.now;
         worker.question.failed += usize::from(located == Located::Failed);
         worker.fleet.located(located, out);
         worker.question.unsettled = if worker.fleet.wants_owners() {
