@@ -17,7 +17,7 @@ use crate::ledger::{Happened, now};
 use crate::node::{CLUSTER, Node, Ways};
 use crate::options::{Options, Stage};
 use crate::plan::{Fault, Step};
-use crate::proxy::Weather;
+use crate::proxy::{Link, Weather};
 use crate::say;
 use crate::services::{Service, Services};
 use crate::worker::{APPLICATION, PIPELINE, Worker};
@@ -45,6 +45,8 @@ pub(crate) struct Cast {
     pub(crate) ways: Vec<Ways>,
     pub(crate) workers: Vec<Mutex<Worker>>,
     pub(crate) services: Option<Services>,
+    /// The run's own way to TiDB, which nothing happens to.
+    tidb: Link,
     /// The HTTP API of each node.
     pub(crate) apis: Vec<Api>,
     /// Of its last creation or growth.
@@ -69,6 +71,7 @@ impl Cast {
         for _ in 0..options.stage.nodes() {
             ways.push(Ways::start(brokers).await?);
         }
+        let tidb = Link::start().await?;
         let services = match options.stage {
             Stage::Embedded => None,
             Stage::Cluster { brokers, .. } => {
@@ -77,7 +80,8 @@ impl Cast {
                 for (number, ways) in ways.iter().enumerate() {
                     ways.lead_to(&services, number)?;
                 }
-                let mut database = MySqlConnection::connect(&services.tidb).await?;
+                tidb.lead_to(services.address(Service::Tidb, 0)?);
+                let mut database = MySqlConnection::connect(&database(&tidb)).await?;
                 sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {CLUSTER}")))
                     .execute(&mut database)
                     .await?;
@@ -118,6 +122,7 @@ impl Cast {
             ways,
             workers,
             services,
+            tidb,
             apis,
             partitions: Mutex::new(partitions),
             pipeline: u32::try_from(pipeline)?,
@@ -128,6 +133,11 @@ impl Cast {
 
     pub(crate) fn path() -> String {
         format!("/api/applications/{APPLICATION}/pipelines/{PIPELINE}")
+    }
+
+    /// Where TiDB is for the run itself.
+    pub(crate) fn database(&self) -> String {
+        database(&self.tidb)
     }
 
     /// The pipeline's topic.
@@ -213,9 +223,16 @@ impl Cast {
     }
 
     async fn kill_service(&self, service: Service, lasts: Duration) -> anyhow::Result<()> {
-        self.services()?.kill(service).await?;
+        let services = self.services()?;
+        services.kill(service).await?;
         sleep(lasts).await;
-        self.services()?.heal(service).await
+        services.heal(service).await?;
+        // Somebody else may have taken its port meanwhile.
+        self.tidb.lead_to(services.address(Service::Tidb, 0)?);
+        for (number, ways) in self.ways.iter().enumerate() {
+            ways.lead_to(services, number)?;
+        }
+        Ok(())
     }
 
     async fn pause_service(&self, service: Service, lasts: Duration) -> anyhow::Result<()> {
@@ -265,6 +282,10 @@ impl Cast {
             None => Ok(()),
         }
     }
+}
+
+fn database(way: &Link) -> String {
+    format!("mysql://root@{}", way.address())
 }
 
 async fn weather(lasts: Duration, bad: Weather, set: impl Fn(Weather)) -> anyhow::Result<()> {

@@ -22,7 +22,7 @@ pub(crate) const CLUSTER: &str = "chaos";
 /// Saves are logged, as evidence.
 const LOGGED: &str = "info,fjall=warn,lsm_tree=warn,scheduler_runtime::saver=debug";
 /// How long a server may take to start or end before that counts as a failure.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Before a server that did not start is started again, as whoever runs servers does.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Below those that systems hand out for outgoing connections, which would take a server's while it is down.

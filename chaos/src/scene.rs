@@ -72,7 +72,7 @@ impl Scene {
         };
         let cast = Cast::start(options, &directory, flow.partitions, HEARTBEAT).await?;
         let observer = match &cast.services {
-            Some(services) => Some(Observer::start(&services.tidb)?),
+            Some(_) => Some(Observer::start(&cast.database())?),
             None => None,
         };
         let (known, stop) = (Arc::<Known>::default(), CancellationToken::new());

@@ -48,8 +48,6 @@ pub(crate) struct Services {
     guard: Option<Child>,
     /// Where clients find the brokers.
     pub(crate) kafka: String,
-    /// Where clients find TiDB, as `mysql://user@host:port`.
-    pub(crate) tidb: String,
 }
 
 impl Services {
@@ -70,7 +68,6 @@ impl Services {
             detours,
             guard: Some(guard),
             kafka: String::new(),
-            tidb: String::new(),
         };
         let said = services.up(&[]).await?;
         let variables: BTreeMap<&str, &str> = said
@@ -79,7 +76,6 @@ impl Services {
             .collect();
         let variable = |name: &str| variables.get(name).map(|value| (*value).to_owned());
         services.kafka = variable("SCHEDULER_TEST_KAFKA").context("where Kafka is was not said")?;
-        services.tidb = variable("SCHEDULER_TEST_TIDB").context("where TiDB is was not said")?;
         Ok(services)
     }
 
@@ -114,7 +110,7 @@ impl Services {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Starts one that was killed, with its data and ports.
+    /// Starts one that was killed, with its data, and its ports if they are free.
     pub(crate) async fn heal(&self, service: Service) -> anyhow::Result<()> {
         self.up(&[service.flag()]).await.map(drop)
     }

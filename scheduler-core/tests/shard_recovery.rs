@@ -213,6 +213,24 @@ fn what_a_worker_says_before_its_record_is_replayed_counts_when_it_is() {
 }
 
 #[test]
+fn what_workers_said_of_tasks_that_a_slow_log_had_not_brought_is_waited_for_by_the_next_owner() {
+    let mut world = World::new(policy());
+    let (held, done) = (world.arrive(task()), world.arrive(task()));
+    let leases = world.ask(ANNA, 2);
+    world.activate(true);
+    world.attach(ANNA, &[&leases[0]], &[(&leases[1], success())]);
+    world.advance(GRACE);
+    world.tell(Input::Leave);
+    world.move_away();
+    assert!(world.is_idle(BERT));
+    world.attach(ANNA, &[&leases[0]], &[(&leases[1], success())]);
+    assert_eq!(world.state(held), TaskState::Running);
+    assert_eq!(world.state(done), TaskState::Succeeded);
+    world.advance(GRACE);
+    assert!(world.is_idle(BERT));
+}
+
+#[test]
 fn an_early_report_of_what_has_ended_is_settled_without_any_other_change() {
     let mut world = World::new(policy());
     let (_, done) = (world.arrive(task()), world.arrive(task()));

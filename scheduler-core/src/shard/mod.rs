@@ -514,6 +514,10 @@ impl Shard {
 
     fn leave(&mut self) -> Answer {
         self.leaving = true;
+        if self.recovery.spoken_of() > 0 {
+            // The next owner is to wait for the workers who said it.
+            self.mark_dirty();
+        }
         self.flush()
     }
 

@@ -1,6 +1,7 @@
 //! What the last checkpoint and returning workers say about tasks that are not in memory yet.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{
     AttemptOutcome, BTreeMap, LeaseToken, Offset, Output, Shard, Snapshot, Timestamp, VecDeque, WorkerId,
@@ -101,9 +102,17 @@ impl Recovery {
     }
 
     /// What [`Snapshot::unsure`] is to say at `now`.
-    pub(super) fn unsure(&self, now: Timestamp) -> Option<(u64, u64)> {
-        (now < self.grace_until && self.unsure_below > 0)
-            .then_some((self.grace_until.as_millis(), self.unsure_below))
+    pub(super) fn unsure(&self, now: Timestamp, grace: Duration) -> Option<(u64, u64)> {
+        let waiting = (now < self.grace_until && self.unsure_below > 0)
+            .then_some((self.grace_until.as_millis(), self.unsure_below));
+        // What workers said of tasks that are not there yet ends with this owner, who may have let go of the shard before the log brought them.
+        // The next owner has to hear it again.
+        let spoken = self.early.last_key_value();
+        let spoken = spoken.map(|(offset, _)| ((now + grace).as_millis(), offset + 1));
+        match (waiting, spoken) {
+            (Some((until, below)), Some((longer, beyond))) => Some((until.max(longer), below.max(beyond))),
+            (waiting, spoken) => waiting.or(spoken),
+        }
     }
 
     /// How many offsets of `from..to` have ended or have rows.

@@ -317,7 +317,7 @@ impl Shard {
     fn snapshot(&self, resume: u64) -> Snapshot {
         let mut snapshot = Snapshot {
             totals: self.totals(),
-            unsure: self.recovery.unsure(self.now),
+            unsure: self.recovery.unsure(self.now, self.grace),
             ended: self.ring.ended_runs(resume).collect(),
             ..Snapshot::default()
         };

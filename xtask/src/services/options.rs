@@ -97,7 +97,7 @@ impl Options {
                         .map(|ports| ports.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
                     match ports {
                         Some(Ok(ports)) if options.detours.len() < MOST_DETOURS => {
-                            options.detours.push(ports)
+                            options.detours.push(ports);
                         }
                         _ => {
                             return Err(wrong(&format!(
