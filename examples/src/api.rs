@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::Context as _;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -7,7 +10,9 @@ use crate::Events;
 /// A server's HTTP API, as a client in any language would call it: paths and JSON.
 #[derive(Clone, Debug)]
 pub struct Api {
-    base: String,
+    bases: Arc<[String]>,
+    /// Counts requests: they go to the servers in turn.
+    turn: Arc<AtomicUsize>,
     key: Option<String>,
     http: reqwest::Client,
 }
@@ -28,8 +33,20 @@ pub struct Answer {
 impl Api {
     /// The API of a server at `http://host:port`.
     pub fn new(base: impl Into<String>) -> Self {
+        Self::over([base.into()])
+    }
+
+    /// The API of several servers, of which each gets a request in turn, as behind a balancer.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    pub fn over(bases: impl IntoIterator<Item = String>) -> Self {
+        let bases: Arc<[String]> = bases.into_iter().collect();
+        assert!(!bases.is_empty(), "an API needs a server");
         Self {
-            base: base.into(),
+            bases,
+            turn: Arc::default(),
             key: None,
             http: reqwest::Client::new(),
         }
@@ -44,14 +61,14 @@ impl Api {
         }
     }
 
-    /// Where the server is.
-    pub fn base(&self) -> &str {
-        &self.base
+    /// Where the server is whose turn it is.
+    fn base(&self) -> &str {
+        &self.bases[self.turn.fetch_add(1, Ordering::Relaxed) % self.bases.len()]
     }
 
     /// A request to `path`, with the key if there is one.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = self.http.request(method, format!("{}{path}", self.base()));
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scheduler_examples::Server;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -282,30 +281,5 @@ fn a_worker_whose_executor_is_killed_is_replaced_and_its_task_runs_again() {
             [],
             "what the executor had started is gone too"
         );
-    });
-}
-
-#[test]
-fn a_second_server_on_the_same_directory_says_so_and_ends() {
-    run(async {
-        let mut world = World::start().await;
-        let mut options = world.options().clone();
-        options.log = world.path().join("second.log");
-        options.arguments = Vec::new();
-        let error = Server::start(&options)
-            .await
-            .expect_err("the directory is in use")
-            .to_string();
-        assert!(error.contains("exit status: 1"), "{error}");
-        assert!(
-            error.contains("another") && error.contains(options.data.to_str().unwrap()),
-            "{error}"
-        );
-        assert_eq!(
-            world.api().get("/ready").await.unwrap().status,
-            200,
-            "the first goes on"
-        );
-        world.stop().await;
     });
 }

@@ -35,7 +35,7 @@ fn a_worker_that_is_asked_to_end_finishes_its_task_and_takes_no_other() {
 #[test]
 fn a_server_that_is_asked_to_end_lets_tasks_finish_and_takes_its_workers_along() {
     run(async {
-        let mut world = World::start().await;
+        let mut world = World::start_alone().await;
         let go = world.path().join("go");
         let started = "touch started";
         let wait = format!(

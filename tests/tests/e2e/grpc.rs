@@ -19,7 +19,7 @@ struct Unary {
 
 impl Unary {
     async fn connect(world: &World, pipeline: &Pipeline, id: u8) -> Self {
-        let client = WorkerServiceClient::connect(world.server().grpc().to_owned())
+        let client = WorkerServiceClient::connect(world.grpc().to_owned())
             .await
             .unwrap();
         Self {

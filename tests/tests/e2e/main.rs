@@ -1,5 +1,7 @@
 //! The system as its users have it: the server, workers and executors as processes, real tools, HTTP and gRPC from outside.
 //!
+//! Here one server with its embedded files. `e2e_cluster` runs the same tests on nodes over Kafka and TiDB.
+//!
 //! Nothing here waits for a time to pass: tests wait for what they want to see, with the API's own means.
 #![allow(
     clippy::unwrap_used,
@@ -10,11 +12,13 @@
 mod bad_input;
 mod crash;
 mod drain;
+mod embedded;
 mod examples;
 mod grpc;
 mod injection;
 mod lifecycle;
 mod pipelines;
+mod storage;
 mod tasks;
 mod tenants;
 mod worker;

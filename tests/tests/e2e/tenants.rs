@@ -243,7 +243,7 @@ fn one_client_cannot_reach_anothers_things_over_grpc() {
         let alice = world.api().with_key("alices-secret");
         let hers = Pipeline::create(&alice, "same", json!({})).await;
         let task = hers.submit(json!({})).await;
-        let channel = Channel::from_shared(world.server().grpc().to_owned())
+        let channel = Channel::from_shared(world.grpc().to_owned())
             .unwrap()
             .connect()
             .await

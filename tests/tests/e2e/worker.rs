@@ -35,7 +35,7 @@ impl LedgerWorker {
     ) -> Self {
         let ledger = world.path().join(format!("{name}.ledger"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_ledger-worker"))
-            .args(["--server", world.server().grpc()])
+            .args(["--server", world.grpc()])
             .args(["--application", APPLICATION, "--pipeline", &pipeline.name])
             .args(["--concurrency", &concurrency.to_string()])
             .arg("--ledger")

@@ -1,14 +1,17 @@
-//! A server of a test's own, and what is done with it all the time.
+//! Servers of a test's own, and what is done with them all the time.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::join_all;
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use scheduler_examples::{Api, Server, ServerOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::storage::Storage;
 
 /// A test is stuck when it has taken so long, and fails with all logs.
 const STUCK: Duration = Duration::from_mins(4);
@@ -29,60 +32,82 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
     });
 }
 
-/// A server, and a directory for everything.
+/// Servers over one storage, and a directory for everything.
 pub(crate) struct World {
+    nodes: Vec<Node>,
     directory: TempDir,
+    // The last to go: it is cleared when nobody uses it any more.
+    _storage: Storage,
+}
+
+/// A server, and how it is started.
+struct Node {
     options: ServerOptions,
     server: Option<Server>,
 }
 
 impl World {
+    /// As many nodes as the storage is for.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::of(Storage::NODES, arguments).await
+    }
+
+    /// One node, whatever the storage: for what is told of a node that others would take over from.
+    pub(crate) async fn start_alone() -> Self {
+        Self::of(1, &[]).await
+    }
+
+    async fn of(count: usize, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = ServerOptions {
-            data: directory.path().join("data"),
-            log: directory.path().join("server.log"),
-            arguments: arguments.iter().map(ToString::to_string).collect(),
+        let storage = Storage::new().await;
+        let node = |number: usize| {
+            let place = directory.path().join(format!("node-{number}"));
+            std::fs::create_dir(&place).unwrap();
+            let own = arguments.iter().map(ToString::to_string);
+            let options = ServerOptions {
+                data: place.join("data"),
+                log: place.join("server.log"),
+                arguments: storage.arguments().into_iter().chain(own).collect(),
+            };
+            Node {
+                options,
+                server: None,
+            }
         };
         let mut world = Self {
+            nodes: (0..count).map(node).collect(),
             directory,
-            options,
-            server: None,
+            _storage: storage,
         };
         world.restart().await;
-        // It comes back where its workers look for it.
-        let server = world.server();
-        let places = [
-            ("--http", server.http().to_owned()),
-            ("--grpc", server.grpc().to_owned()),
-        ];
-        for (flag, url) in places {
-            let address = url.trim_start_matches("http://").to_owned();
-            world.options.arguments.extend([flag.to_owned(), address]);
+        // They come back where their workers look for them.
+        for node in &mut world.nodes {
+            let server = node.server.as_ref().unwrap();
+            for (flag, url) in [("--http", server.http()), ("--grpc", server.grpc())] {
+                let address = url.trim_start_matches("http://").to_owned();
+                node.options.arguments.extend([flag.to_owned(), address]);
+            }
         }
         world
     }
 
-    /// Starts the server again, in the same place.
+    /// Starts the servers again, in the same places.
     pub(crate) async fn restart(&mut self) {
-        assert!(self.server.is_none(), "it runs");
-        self.server = Some(Server::start(&self.options).await.unwrap());
+        join_all(self.nodes.iter_mut().map(Node::start)).await;
     }
 
-    pub(crate) fn server(&self) -> &Server {
-        self.server.as_ref().unwrap()
+    /// Where the gRPC API is served, by the last node.
+    pub(crate) fn grpc(&self) -> &str {
+        self.nodes.last().unwrap().server().grpc()
     }
 
-    pub(crate) fn options(&self) -> &ServerOptions {
-        &self.options
-    }
-
+    /// The HTTP API; requests go to the nodes in turn.
     pub(crate) fn api(&self) -> Api {
-        self.server().api()
+        Api::over(self.nodes.iter().map(|node| node.server().http().to_owned()))
     }
 
     /// A directory for the test's files.
@@ -90,20 +115,22 @@ impl World {
         self.directory.path()
     }
 
-    /// As a power cut would.
+    /// As a power cut would, all of them.
     pub(crate) async fn kill(&mut self) {
-        self.server.take().unwrap().kill().await.unwrap();
+        for node in &mut self.nodes {
+            node.server.take().unwrap().kill().await.unwrap();
+        }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        self.server().signal(signal).unwrap();
+        for node in &self.nodes {
+            node.server().signal(signal).unwrap();
+        }
     }
 
-    /// Lets the server end in order, and looks for what must never be in its log.
+    /// Lets the servers end in order, and looks for what must never be in their logs.
     pub(crate) async fn stop(&mut self) {
-        self.server.take().unwrap().stop().await.unwrap();
-        let log = std::fs::read_to_string(&self.options.log).unwrap();
-        assert!(!log.contains("panicked"), "something panicked:\n{log}");
+        join_all(self.nodes.iter_mut().map(Node::stop)).await;
     }
 
     /// Creates a pipeline whose workers come by themselves, or as `more` says.
@@ -138,7 +165,25 @@ impl World {
 
     /// Processes of the local deployer's workers that run: their ids and programs.
     pub(crate) fn worker_processes(&self) -> Vec<(i32, String)> {
-        processes_of(&self.options.data)
+        processes_of(self.path())
+    }
+}
+
+impl Node {
+    fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    async fn start(&mut self) {
+        assert!(self.server.is_none(), "it runs");
+        self.server = Some(Server::start(&self.options).await.unwrap());
+    }
+
+    async fn stop(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        server.stop().await.unwrap();
+        let log = std::fs::read_to_string(&self.options.log).unwrap();
+        assert!(!log.contains("panicked"), "something panicked:\n{log}");
     }
 }
 
@@ -147,9 +192,7 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        let mut logs = vec![self.options.log.clone()];
-        logs.extend(files_below(&self.options.data.join("workers")));
-        for log in logs {
+        for log in logs_below(self.path()) {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             if !lines.is_empty() {
@@ -160,15 +203,19 @@ impl Drop for World {
     }
 }
 
-fn files_below(directory: &Path) -> Vec<PathBuf> {
+/// What servers and their workers logged.
+fn logs_below(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = directory.read_dir() else {
         return Vec::new();
     };
     let mut files = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
-            files.extend(files_below(&path));
-        } else if path.extension().is_some_and(|extension| extension == "err") {
+            files.extend(logs_below(&path));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "err" || extension == "log")
+        {
             files.push(path);
         }
     }
