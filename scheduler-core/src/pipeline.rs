@@ -27,6 +27,8 @@ pub enum Event {
     Activate(Box<Shard>),
     /// A shard is no longer ours.
     Deactivate(Partition),
+    /// The pipeline has got a partition, whose shard may come up here or on another node: workers look for it.
+    Grow(Partition),
     /// Something for one shard.
     Shard(Partition, Input),
     /// The next records of a partition's log.
@@ -137,9 +139,11 @@ impl PipelineNode {
             Event::Deactivate(partition) => {
                 // One that leaves before it has come up is told of as well: its workers wait for it in their sessions.
                 self.shards.remove(&partition);
-                for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
-                    session.moved.insert(partition);
-                    effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
+                self.say_moved(partition, effects);
+            }
+            Event::Grow(partition) => {
+                if !self.shards.contains_key(&partition) {
+                    self.say_moved(partition, effects);
                 }
             }
             Event::Open(session, hello) => self.open(now, session, hello, effects),
@@ -271,6 +275,14 @@ impl PipelineNode {
     /// The checkpoint of a shard that covers everything so far; `None` if it is not active.
     pub fn covering(&self, partition: Partition) -> Option<CheckpointId> {
         self.shards.get(&partition).map(Shard::covering)
+    }
+
+    /// Has workers look for a partition's shard.
+    fn say_moved(&mut self, partition: Partition, effects: &mut Vec<Effect>) {
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
+            session.moved.insert(partition);
+            effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
+        }
     }
 
     fn activate(&mut self, now: Timestamp, shard: Shard, effects: &mut Vec<Effect>) {

@@ -285,6 +285,25 @@ fn a_session_that_was_there_when_its_shard_left_begins_anew_when_the_shard_comes
 }
 
 #[test]
+fn a_session_looks_for_a_partition_that_its_pipeline_has_got_and_begins_anew_if_it_is_here() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    world.effects();
+    world.event(Event::Grow(Partition(1)));
+    assert!(matches!(
+        world.effects()[..],
+        [Effect::Tell(_, WorkerEvent::Moved(Partition(1)))]
+    ));
+    world.activate(1);
+    assert_eq!(world.ended(), [1]);
+    // Where it is already there is nothing to look for.
+    world.open(2, ANNA);
+    world.effects();
+    world.event(Event::Grow(Partition(1)));
+    assert!(world.effects().is_empty());
+}
+
+#[test]
 fn reports_for_a_shard_that_is_not_here_wait_for_it_up_to_a_bound() {
     let mut world = World::new(1);
     world.open(1, ANNA);

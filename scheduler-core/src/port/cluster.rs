@@ -101,6 +101,9 @@ pub enum Removed {
 pub trait PeerGateway: Gateway {
     /// Has everything about the pipeline's shards here saved.
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError>;
+
+    /// Takes in what the catalog has now: answered when it holds for whatever this node is asked next.
+    async fn refresh(&self) -> Result<(), ApiError>;
 }
 
 /// Reaches other nodes.

@@ -142,6 +142,12 @@ impl PeerGateway for RemotePeer {
         self.answer(self.slow(), self.call()?.flush(request)).await?;
         Ok(())
     }
+
+    async fn refresh(&self) -> Result<(), ApiError> {
+        let request = self.request(wire::Nothing {}, self.quick());
+        self.answer(self.quick(), self.call()?.refresh(request)).await?;
+        Ok(())
+    }
 }
 
 #[async_trait]

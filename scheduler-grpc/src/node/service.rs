@@ -295,4 +295,9 @@ impl NodeService for NodeRpc {
         self.local.flush(&path).await.map_err(put_error)?;
         done(wire::Nothing {})
     }
+
+    async fn refresh(&self, _: Request<wire::Nothing>) -> Answer<wire::Nothing> {
+        self.local.refresh().await.map_err(put_error)?;
+        done(wire::Nothing {})
+    }
 }

@@ -183,6 +183,10 @@ impl PeerGateway for FarGateway {
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError> {
         self.note(format!("flush {path:?}"), ())
     }
+
+    async fn refresh(&self) -> Result<(), ApiError> {
+        self.note("refresh".to_owned(), ())
+    }
 }
 
 #[async_trait]

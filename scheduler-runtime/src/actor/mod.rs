@@ -524,6 +524,9 @@ impl PipelineActor {
             self.event(now, Event::Policy(Arc::new(pipeline.policy.clone())));
         }
         self.event(now, Event::Pause(pipeline.paused || self.draining));
+        for partition in self.pipeline.partitions..pipeline.partitions {
+            self.event(now, Event::Grow(Partition(partition)));
+        }
         let is_resumed = self.pipeline.paused && !pipeline.paused;
         self.pipeline = pipeline;
         if is_resumed && !self.draining {

@@ -82,6 +82,10 @@ impl PeerGateway for LocalNode {
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError> {
         self.flush_here(&*self.served(path)?).await
     }
+
+    async fn refresh(&self) -> Result<(), ApiError> {
+        self.inner.refresh().await.map_err(error::of_catalog)
+    }
 }
 
 /// Longest wait for a change to be saved; what was done stays done, and is saved when the store is back.

@@ -68,12 +68,19 @@ impl Feed {
 impl Inner {
     /// Takes in what other nodes have changed just now. What is known stays known if that fails.
     pub(crate) async fn look_again(self: &Arc<Self>) {
-        let Some(cluster) = &self.cluster else { return };
-        if let Err(problem) = cluster.feed.look_again(self, Instant::now()).await {
+        if let Err(problem) = self.refresh().await {
             warn!(
                 error = &problem as &dyn Error,
                 "what other nodes have changed is not known"
             );
+        }
+    }
+
+    /// The same, for who has to know whether it is.
+    pub(crate) async fn refresh(self: &Arc<Self>) -> Result<(), CatalogError> {
+        match &self.cluster {
+            Some(cluster) => cluster.feed.look_again(self, Instant::now()).await,
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Asking the owners of shards, also while shards move.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use scheduler_core::name::PipelinePath;
 use scheduler_core::port::cluster::PeerGateway;
 use scheduler_core::port::gateway::ApiError;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::gateway::ClusterNode;
 use crate::api::error;
@@ -22,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_READ: Duration = Duration::from_secs(2);
 /// Longest wait for a change to be made; a little more than a node waits for its store.
 pub(super) const LONGEST_CHANGE: Duration = Duration::from_secs(20);
+/// Longest wait until another node has taken in a change; then it is left to look by itself.
+const LONGEST_NOTICE: Duration = Duration::from_secs(1);
 
 /// Somebody who can be asked.
 #[derive(Clone, Debug)]
@@ -240,6 +244,19 @@ impl ClusterNode {
     /// Takes in what other nodes have changed just now. What is known stays known if that fails.
     pub(super) async fn look_again(&self) {
         self.inner.look_again().await;
+    }
+
+    /// Has the other nodes take in what was changed here, so that whoever is answered finds it so on any of them. One that does not
+    /// answer finds out by itself.
+    pub(super) async fn tell_others(&self) {
+        let members = self.cluster().members.all();
+        let others = members.keys().filter_map(|node| self.place_of(*node));
+        let told = others.map(|place| async move {
+            if let Err(problem) = in_time(LONGEST_NOTICE, place.gateway.refresh()).await {
+                debug!(node = ?place.node, error = &problem as &dyn Error, "a change is noticed later");
+            }
+        });
+        futures::future::join_all(told).await;
     }
 }
 

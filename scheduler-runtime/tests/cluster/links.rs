@@ -77,6 +77,13 @@ impl PeerGateway for Link {
             .await
             .unwrap_or_else(|| Err(away()))
     }
+
+    async fn refresh(&self) -> Result<(), ApiError> {
+        let (node, end) = self.node()?;
+        end.run_until_cancelled(node.refresh())
+            .await
+            .unwrap_or_else(|| Err(away()))
+    }
 }
 
 #[async_trait]

@@ -1,9 +1,10 @@
 //! Shards that move: nodes come, go in order, and are killed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use scheduler_core::id::TaskId;
 use scheduler_core::port::gateway::{TaskApi as _, TaskFilter, TaskState, WorkerApi as _};
 use scheduler_core::task::TaskSpec;
@@ -85,6 +86,30 @@ async fn nodes_come_and_go_in_order_and_nothing_runs_twice() {
     assert_eq!(ledger.len(), 200);
     assert!(ledger.values().all(|runs| *runs == 1), "{ledger:?}");
     assert_eq!(world.group.held(), [3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_goes_on_when_another_node_goes_down_or_is_killed() {
+    let world = World::default();
+    let mut nodes = world.three().await;
+    let path = create(&nodes[0].node, "p", 6).await;
+    world.settled(&nodes[0].node, &path, &[2, 2, 2]).await;
+    let mut watch = soon(nodes[0].node.watch(&path, None)).await.unwrap();
+    for in_order in [true, false] {
+        let gone = nodes.remove(1);
+        if in_order {
+            soon(gone.node.shutdown()).await;
+        } else {
+            world.kill(gone);
+        }
+        let shards = if nodes.len() == 2 { vec![3, 3] } else { vec![6] };
+        world.settled(&nodes[0].node, &path, &shards).await;
+        let mut rest: BTreeSet<_> = submit(&nodes[0], &path, 0, 12).await.into_iter().collect();
+        while !rest.is_empty() {
+            let view = soon(watch.next()).await.expect("the watch goes on");
+            rest.remove(&view.id);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -295,6 +295,10 @@ async fn changes_and_deletions_reach_all_nodes() {
         };
         let view = soon(member.node.change_pipeline(&path, change)).await.unwrap();
         assert_eq!(view.pipeline.version, 2 + turn as u64);
+        for other in &nodes {
+            let seen = soon(other.node.pipeline(&path)).await.unwrap().pipeline;
+            assert_eq!(seen, view.pipeline, "what was answered holds on every node");
+        }
     }
     world.settled(&nodes[0].node, &path, &[2, 2, 2]).await;
     assert_eq!(soon(nodes[0].node.locate(&path)).await.unwrap().len(), 6);

@@ -126,7 +126,9 @@ fn add(view: &mut PipelineView, other: &PipelineView) {
 #[async_trait]
 impl AdminApi for ClusterNode {
     async fn create_application(&self, caller: &Caller, name: Name) -> Result<Application, ApiError> {
-        self.local.create_application(caller, name).await
+        let application = self.local.create_application(caller, name).await?;
+        self.tell_others().await;
+        Ok(application)
     }
 
     async fn applications(&self, caller: &Caller) -> Result<Vec<Application>, ApiError> {
@@ -142,7 +144,9 @@ impl AdminApi for ClusterNode {
 
     async fn delete_application(&self, caller: &Caller, name: &Name) -> Result<(), ApiError> {
         self.application(caller, name).await?;
-        self.local.delete_application(caller, name).await
+        self.local.delete_application(caller, name).await?;
+        self.tell_others().await;
+        Ok(())
     }
 
     async fn create_pipeline(
@@ -162,6 +166,7 @@ impl AdminApi for ClusterNode {
             self.look_again().await;
         }
         let served = self.local.make_pipeline(caller, application, new).await?;
+        self.tell_others().await;
         // Its shards are still on their way to nodes.
         self.local.view(&served).await
     }
@@ -219,6 +224,7 @@ impl AdminApi for ClusterNode {
                 answer => break answer?,
             }
         };
+        self.tell_others().await;
         self.view(&served).await
     }
 
@@ -241,7 +247,10 @@ impl AdminApi for ClusterNode {
                     tries += 1;
                     self.look_again().await;
                 }
-                answer => return answer,
+                answer => {
+                    self.tell_others().await;
+                    return answer;
+                }
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Watching tasks, wherever they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll};
 use scheduler_core::id::{NodeId, TaskId};
+use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::{ApiError, TaskApi as _, TaskStream, TaskView};
 use tokio::time::Instant;
 
@@ -17,6 +18,10 @@ use crate::directory::Served;
 
 /// How often those who watch a pipeline look for nodes that have come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same while one of those watched says nothing any more.
+const LOOK_SOON: Duration = Duration::from_millis(200);
+/// A node that goes down ends its streams first, and is gone so much later at most.
+const LONGEST_END: Duration = Duration::from_secs(15);
 
 /// One who watches a task, through all its owners.
 struct One {
@@ -61,6 +66,8 @@ struct All {
     served: Arc<Served>,
     told: SelectAll<BoxStream<'static, Told>>,
     watched: BTreeSet<NodeId>,
+    /// Nodes whose streams have ended, and until when they have to be gone as well.
+    ended: BTreeMap<NodeId, Instant>,
     look_at: Instant,
 }
 
@@ -72,20 +79,40 @@ impl All {
                     if view.is_some() {
                         return view;
                     }
-                    self.watched.remove(&node);
-                    self.node.cluster().members.look_again(Instant::now()).await;
-                    // A node that is still there has more to say, which is missed now: whoever watches has to begin anew.
-                    if node == self.node.inner.world.node || self.node.cluster().is_member(node) {
+                    if node == self.node.inner.world.node {
                         return None;
                     }
+                    let now = Instant::now();
+                    self.ended.insert(node, now + LONGEST_END);
+                    self.look_at = now;
                 }
                 () = tokio::time::sleep_until(self.look_at) => {
-                    self.look_at = Instant::now() + LOOK_EVERY;
                     self.node.local.served(&self.served.pipeline.path).ok()?;
-                    self.watch_new().await;
+                    self.look().await?;
+                    self.look_at = Instant::now() + if self.ended.is_empty() { LOOK_EVERY } else { LOOK_SOON };
                 }
             }
         }
+    }
+
+    /// Looks for nodes that have come and gone. `None` if one is there whose stream has ended: what happened on it meanwhile was
+    /// missed, and whoever watches has to begin anew.
+    async fn look(&mut self) -> Option<()> {
+        if !self.ended.is_empty() {
+            self.node.cluster().members.look_again(Instant::now()).await;
+        }
+        let (cluster, served) = (self.node.clone(), self.served.clone());
+        for (node, deadline) in std::mem::take(&mut self.ended) {
+            if !cluster.cluster().is_member(node) {
+                self.watched.remove(&node);
+            } else if deadline <= Instant::now() || cluster.can_be_watched(&served.pipeline.path, node).await {
+                return None;
+            } else {
+                self.ended.insert(node, deadline);
+            }
+        }
+        self.watch_new().await;
+        Some(())
     }
 
     /// Watches nodes that are not watched yet.
@@ -118,6 +145,14 @@ impl All {
 }
 
 impl ClusterNode {
+    /// Whether a node answers who wants to watch it; one that goes down does not.
+    async fn can_be_watched(&self, path: &PipelinePath, node: NodeId) -> bool {
+        let Some(place) = self.place_of(node) else {
+            return false;
+        };
+        in_time(LONGEST_READ, place.gateway.watch(path, None)).await.is_ok()
+    }
+
     async fn watch_at_owner(&self, served: &Served, id: TaskId) -> Result<TaskStream, ApiError> {
         let path = &served.pipeline.path;
         let shard = LocalNode::shard_of(served, id)?;
@@ -149,6 +184,7 @@ impl ClusterNode {
             served,
             told: SelectAll::new(),
             watched: BTreeSet::new(),
+            ended: BTreeMap::new(),
             look_at: Instant::now() + LOOK_EVERY,
         };
         all.add(&self.here(), here);
