@@ -7,6 +7,7 @@ mod borders;
 mod chaos;
 mod ci;
 mod compare;
+mod configuration;
 mod demo;
 mod fuzz;
 mod mutations;
@@ -23,6 +24,7 @@ cargo xtask COMMAND
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
+  configuration write docs/configuration.md from the programs' own definitions
   demo [ARGS]   the system at work on this machine; --once ends it by itself, --help shows the rest
 ";
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
         (Some("chaos"), _) => chaos::run(&rest),
+        (Some("configuration"), []) => configuration::run(),
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
         (Some("compare"), _) => compare::run(&rest),

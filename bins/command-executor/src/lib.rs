@@ -31,11 +31,13 @@
 //! # }
 //! ```
 
+mod arguments;
 mod config;
 mod output;
 mod process;
 mod server;
 mod service;
 
+pub use arguments::Arguments;
 pub use config::{Config, ListenAddress};
 pub use server::serve;

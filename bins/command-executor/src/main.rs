@@ -1,70 +1,10 @@
 //! The `command-executor` binary: configuration, signals, and nothing else.
 
-use std::time::Duration;
-
 use clap::Parser;
-use command_executor::{Config, ListenAddress, serve};
+use command_executor::{Arguments, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-
-/// Runs shell commands for pipeline steps, over gRPC (`exec.ExecService`).
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// Name of this executor, for its log.
-    #[arg(long, env = "COMMAND_EXECUTOR_NAME", default_value = "command-executor")]
-    name: String,
-
-    /// Where to listen: `:50051`, or `127.0.0.1:50051` (port 0: any that is free).
-    #[arg(long, env = "COMMAND_EXECUTOR_SERVER_GRPC_PORT", default_value = ":50051")]
-    listen: ListenAddress,
-
-    /// Run commands by bash instead of sh. Off when empty, `0` or `false`.
-    #[arg(long, env = "COMMAND_EXECUTOR_DEBUG", num_args = 0..=1, default_missing_value = "1")]
-    debug: Option<String>,
-
-    /// Bytes kept of one command's standard output.
-    #[arg(long, env = "COMMAND_EXECUTOR_MAX_OUTPUT_BYTES", default_value_t = Config::default().max_output_bytes)]
-    max_output_bytes: usize,
-
-    /// Calls that may run at once.
-    #[arg(long, env = "COMMAND_EXECUTOR_MAX_CALLS", default_value_t = Config::default().max_calls)]
-    max_calls: usize,
-
-    /// Milliseconds between SIGTERM and SIGKILL when a command is stopped.
-    #[arg(long, env = "COMMAND_EXECUTOR_KILL_GRACE_MS", default_value_t = 5_000)]
-    kill_grace_ms: u64,
-
-    /// On SIGTERM: milliseconds until running commands are stopped.
-    #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_TIMEOUT_MS", default_value_t = 25_000)]
-    drain_timeout_ms: u64,
-
-    /// On SIGTERM: milliseconds without a call after which to end at once.
-    #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_IDLE_MS", default_value_t = 1_000)]
-    drain_idle_ms: u64,
-
-    /// Drain when standard input ends, as it does when the process that started this one dies.
-    #[arg(long, env = "EXIT_WITH_STDIN", value_parser = clap::builder::FalseyValueParser::new())]
-    exit_with_stdin: bool,
-}
-
-impl Arguments {
-    fn config(&self) -> Config {
-        let bash = self
-            .debug
-            .as_deref()
-            .is_some_and(|debug| !matches!(debug, "" | "0" | "false"));
-        Config {
-            shell: if bash { "bash" } else { "sh" }.to_owned(),
-            max_output_bytes: self.max_output_bytes,
-            max_calls: self.max_calls,
-            kill_grace: Duration::from_millis(self.kill_grace_ms),
-            drain_timeout: Duration::from_millis(self.drain_timeout_ms),
-            drain_idle: Duration::from_millis(self.drain_idle_ms),
-        }
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
 //! The scheduler as a server. It reads its configuration, picks adapters, starts, and waits for a signal.
 
-mod config;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -13,13 +12,12 @@ use scheduler_core::port::gateway::Gateway;
 use scheduler_deploy::local::{LocalConfig, LocalDeployer};
 use scheduler_grpc::server::GrpcServer;
 use scheduler_http::HttpConfig;
+use scheduler_server::{Arguments, DeployerKind, LogFormat};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
-
-use crate::config::{Arguments, DeployerKind, LogFormat};
 
 /// It gives memory back after a burst, which the system's allocator keeps: a moved backlog would stay in the RSS for ever.
 #[global_allocator]

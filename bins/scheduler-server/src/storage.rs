@@ -6,11 +6,10 @@ use anyhow::Context as _;
 use scheduler_core::port::log::TaskLog;
 use scheduler_embedded::{Embedded, EmbeddedConfig};
 use scheduler_grpc::node::{ClusterSecret, GrpcPeers, PeersConfig};
-use scheduler_kafka::{KafkaConfig, KafkaLog, KafkaPlacement};
+use scheduler_kafka::{KafkaLog, KafkaPlacement};
 use scheduler_runtime::{ClusterConfig, Node, NodeBuilder};
-use scheduler_tidb::{TidbConfig, TidbStore};
-
-use crate::config::{Arguments, ClusterArguments};
+use scheduler_server::Arguments;
+use scheduler_tidb::TidbStore;
 
 /// Whoever knows the secret can do all that a node can.
 const LEAST_SECRET: usize = 16;
@@ -57,8 +56,8 @@ pub(crate) async fn open(arguments: &Arguments, advertise: &str) -> anyhow::Resu
     );
     let secret = ClusterSecret::new(secret);
 
-    let config = kafka_config(cluster, kafka, arguments.max_params);
-    let store = TidbStore::connect(url, tidb_config(cluster))
+    let config = cluster.kafka_config(kafka, arguments.max_params);
+    let store = TidbStore::connect(url, cluster.tidb_config())
         .await
         .context("--tidb")?;
     let store = Arc::new(store);
@@ -73,23 +72,4 @@ pub(crate) async fn open(arguments: &Arguments, advertise: &str) -> anyhow::Resu
         builder,
         membership: Some(Membership { secret, placement }),
     })
-}
-
-fn kafka_config(cluster: &ClusterArguments, bootstrap: &str, max_params: usize) -> KafkaConfig {
-    let mut config = KafkaConfig::new(bootstrap, &cluster.cluster);
-    config.replication = cluster.kafka_replication;
-    config.session_timeout = std::time::Duration::from_secs(cluster.session_seconds);
-    config.max_task_bytes = config.max_task_bytes.max(max_params);
-    config.properties = cluster
-        .kafka_properties
-        .iter()
-        .map(|property| (property.name.clone(), property.value.clone()))
-        .collect();
-    config
-}
-
-fn tidb_config(cluster: &ClusterArguments) -> TidbConfig {
-    let mut config = TidbConfig::default();
-    config.max_connections = cluster.tidb_connections;
-    config
 }

@@ -359,6 +359,41 @@ mod tests {
         assert_eq!(read, policy);
     }
 
+    /// Each field's `Default …` in the document, by its path.
+    fn documented(schemas: &serde_json::Value, schema: &str, path: &str, found: &mut Vec<(String, String)>) {
+        for (name, field) in schemas[schema]["properties"].as_object().unwrap() {
+            let parts = field["oneOf"].as_array().into_iter().flatten();
+            let parts: Vec<_> = std::iter::once(field).chain(parts).collect();
+            let said = |key: &str| parts.iter().find_map(|part| part[key].as_str());
+            let group = said("$ref").and_then(|group| group.rsplit('/').next());
+            match group.filter(|group| schemas[*group]["properties"].is_object()) {
+                Some(group) => documented(schemas, group, &format!("{path}/{name}"), found),
+                None => {
+                    let (_, default) = said("description").unwrap().rsplit_once("Default ").unwrap();
+                    let default = default.trim_end_matches('.').trim_matches('`').to_owned();
+                    found.push((format!("{path}/{name}"), default));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_in_the_document_are_the_defaults() {
+        let document: serde_json::Value = serde_json::from_str(&crate::openapi_json().unwrap()).unwrap();
+        let mut found = Vec::new();
+        documented(&document["components"]["schemas"], "Policy", "", &mut found);
+        assert!(found.len() >= 20, "{found:?}");
+        let real = serde_json::to_value(PolicyBody::from(&PipelinePolicy::default())).unwrap();
+        for (path, default) in found {
+            let real = match real.pointer(&path) {
+                Some(serde_json::Value::String(text)) => text.clone(),
+                Some(serde_json::Value::Null) | None => "none".to_owned(),
+                Some(number) => number.to_string().trim_end_matches(".0").to_owned(),
+            };
+            assert_eq!(default, real, "{path}");
+        }
+    }
+
     #[test]
     fn null_takes_a_timeout_away_and_silence_keeps_it() {
         let mut policy = PipelinePolicy::default();

@@ -22,9 +22,9 @@ mod injection;
 mod lifecycle;
 #[path = "../e2e/pipelines.rs"]
 mod pipelines;
+mod storage;
 #[path = "../e2e/tasks.rs"]
 mod tasks;
-mod storage;
 #[path = "../e2e/tenants.rs"]
 mod tenants;
 #[path = "../e2e/worker.rs"]

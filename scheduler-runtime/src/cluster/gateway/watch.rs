@@ -105,7 +105,8 @@ impl All {
         for (node, deadline) in std::mem::take(&mut self.ended) {
             if !cluster.cluster().is_member(node) {
                 self.watched.remove(&node);
-            } else if deadline <= Instant::now() || cluster.can_be_watched(&served.pipeline.path, node).await {
+            } else if deadline <= Instant::now() || cluster.can_be_watched(&served.pipeline.path, node).await
+            {
                 return None;
             } else {
                 self.ended.insert(node, deadline);
@@ -150,7 +151,9 @@ impl ClusterNode {
         let Some(place) = self.place_of(node) else {
             return false;
         };
-        in_time(LONGEST_READ, place.gateway.watch(path, None)).await.is_ok()
+        in_time(LONGEST_READ, place.gateway.watch(path, None))
+            .await
+            .is_ok()
     }
 
     async fn watch_at_owner(&self, served: &Served, id: TaskId) -> Result<TaskStream, ApiError> {
