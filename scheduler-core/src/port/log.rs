@@ -29,6 +29,18 @@ pub struct Bounds {
     pub end: Offset,
 }
 
+impl Bounds {
+    /// How many offsets there are, whether each has a record or not.
+    pub fn len(&self) -> u64 {
+        self.end.0.saturating_sub(self.start.0)
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// How much a reader may take at once. A single record larger than `bytes` is still taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReadLimit {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use scheduler_core::id::{Partition, PipelineId, ShardId};
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::policy::PipelinePolicy;
@@ -12,12 +13,16 @@ use scheduler_core::port::deploy::ChartFacts;
 use scheduler_core::port::gateway::{
     AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
 };
+use scheduler_core::port::log::Bounds;
 use scheduler_pipeline::PipelineDefinition;
 use tracing::{info, warn};
 
 use super::{LocalNode, error};
 use crate::actor::{Message, Status};
 use crate::directory::{Served, topic_of};
+
+/// Shards whose logs are asked about at once.
+const BOUNDS_AT_ONCE: usize = 16;
 
 /// How many workers a deployment has if neither the request nor the chart says so.
 const REPLICAS: Replicas = Replicas { min: 1, max: 1 };
@@ -123,13 +128,21 @@ impl LocalNode {
         Ok((counts, status.problems))
     }
 
+    /// What can be read of each shard's log, some asked for at once: each answer may take as long as the log is away.
+    pub(crate) async fn all_bounds(&self, shards: Vec<ShardId>) -> Result<Vec<(ShardId, Bounds)>, ApiError> {
+        let asked = shards.into_iter().map(|shard| async move {
+            let bounds = self.inner.log.bounds(shard).await;
+            bounds.map(|bounds| (shard, bounds)).map_err(error::of_log)
+        });
+        stream::iter(asked).buffered(BOUNDS_AT_ONCE).try_collect().await
+    }
+
     /// How the shards fare, and how many tasks wait in the log.
     pub(crate) async fn load(&self, served: &Served) -> Result<(Status, u64), ApiError> {
         let status = served.mailbox.ask(Message::Status).await;
         let status = status.ok_or_else(|| error::unavailable("the pipeline is going away"))?;
         let mut backlog = 0;
-        for shard in self.shards_here(served) {
-            let bounds = self.inner.log.bounds(shard).await.map_err(error::of_log)?;
+        for (shard, bounds) in self.all_bounds(self.shards_here(served)).await? {
             let tail = status
                 .tails
                 .get(&shard.partition)

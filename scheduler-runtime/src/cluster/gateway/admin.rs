@@ -55,13 +55,20 @@ impl ClusterNode {
                 return false;
             }
         };
-        for partition in (0..pipeline.partitions).map(Partition) {
-            if !places.contains_key(&partition) {
-                let shard = ShardId::new(pipeline.id, partition);
-                view.problems.push(format!("shard {shard} is on no node now"));
-                if let Ok(bounds) = self.inner.log.bounds(shard).await {
-                    view.counts.backlog += bounds.end.0.saturating_sub(bounds.start.0);
-                }
+        let nowhere = (0..pipeline.partitions)
+            .map(Partition)
+            .filter(|partition| !places.contains_key(partition))
+            .map(|partition| ShardId::new(pipeline.id, partition));
+        let nowhere: Vec<ShardId> = nowhere.collect();
+        for shard in &nowhere {
+            view.problems.push(format!("shard {shard} is on no node now"));
+        }
+        match in_time(LONGEST_READ, self.local.all_bounds(nowhere)).await {
+            Ok(all) => view.counts.backlog += all.iter().map(|(_, bounds)| bounds.len()).sum::<u64>(),
+            Err(problem) => {
+                let problem =
+                    format!("what waits for the shards that are on no node is not known: {problem}");
+                view.problems.push(problem);
             }
         }
         let first = places.get(&Partition(0)).map(|place| place.node);
