@@ -34,16 +34,16 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 
 /// Servers over one storage, and a directory for everything.
 pub(crate) struct World {
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     directory: TempDir,
     // The last to go: it is cleared when nobody uses it any more.
-    _storage: Storage,
+    pub(crate) storage: Storage,
 }
 
 /// A server, and how it is started.
-struct Node {
+pub(crate) struct Node {
     options: ServerOptions,
-    server: Option<Server>,
+    pub(crate) server: Option<Server>,
 }
 
 impl World {
@@ -62,37 +62,32 @@ impl World {
     }
 
     async fn of(count: usize, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let storage = Storage::new().await;
-        let node = |number: usize| {
-            let place = directory.path().join(format!("node-{number}"));
-            std::fs::create_dir(&place).unwrap();
-            let own = arguments.iter().map(ToString::to_string);
-            let options = ServerOptions {
-                data: place.join("data"),
-                log: place.join("server.log"),
-                arguments: storage.arguments().into_iter().chain(own).collect(),
-            };
-            Node {
-                options,
-                server: None,
-            }
-        };
         let mut world = Self {
-            nodes: (0..count).map(node).collect(),
-            directory,
-            _storage: storage,
+            nodes: Vec::new(),
+            directory: tempfile::tempdir().unwrap(),
+            storage: Storage::new().await,
         };
-        world.restart().await;
-        // They come back where their workers look for them.
-        for node in &mut world.nodes {
-            let server = node.server.as_ref().unwrap();
-            for (flag, url) in [("--http", server.http()), ("--grpc", server.grpc())] {
-                let address = url.trim_start_matches("http://").to_owned();
-                node.options.arguments.extend([flag.to_owned(), address]);
-            }
+        for _ in 0..count {
+            world.add_node(arguments);
         }
+        world.restart().await;
         world
+    }
+
+    /// Another node, which does not run yet.
+    pub(crate) fn add_node(&mut self, arguments: &[&str]) {
+        let place = self.path().join(format!("node-{}", self.nodes.len()));
+        std::fs::create_dir(&place).unwrap();
+        let own = arguments.iter().map(ToString::to_string);
+        let options = ServerOptions {
+            data: place.join("data"),
+            log: place.join("server.log"),
+            arguments: self.storage.arguments().into_iter().chain(own).collect(),
+        };
+        self.nodes.push(Node {
+            options,
+            server: None,
+        });
     }
 
     /// Starts the servers again, in the same places.
@@ -170,16 +165,24 @@ impl World {
 }
 
 impl Node {
-    fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
 
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         assert!(self.server.is_none(), "it runs");
-        self.server = Some(Server::start(&self.options).await.unwrap());
+        let server = Server::start(&self.options).await.unwrap();
+        // From now on it comes back where its workers look for it.
+        for (flag, url) in [("--http", server.http()), ("--grpc", server.grpc())] {
+            if !self.options.arguments.iter().any(|argument| argument == flag) {
+                let address = url.trim_start_matches("http://").to_owned();
+                self.options.arguments.extend([flag.to_owned(), address]);
+            }
+        }
+        self.server = Some(server);
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let Some(server) = self.server.take() else { return };
         server.stop().await.unwrap();
         let log = std::fs::read_to_string(&self.options.log).unwrap();

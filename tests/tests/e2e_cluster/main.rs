@@ -1,5 +1,6 @@
 //! The tests of `e2e` on the cluster: every test has two nodes, on a real Kafka and a real TiDB, and its requests go to the nodes in turn,
-//! so that about half of them reach the node that does not own what they are about. What is about embedded files is left out.
+//! so that about half of them reach the node that does not own what they are about. What is about embedded files is left out, and what is
+//! about several nodes, or about Kafka, is here alone.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -20,6 +21,7 @@ mod grpc;
 mod injection;
 #[path = "../e2e/lifecycle.rs"]
 mod lifecycle;
+mod nodes;
 #[path = "../e2e/pipelines.rs"]
 mod pipelines;
 mod storage;

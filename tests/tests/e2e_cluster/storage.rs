@@ -14,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A cluster's name on the Kafka that `SCHEDULER_TEST_KAFKA` names, and a database of that name on the TiDB of `SCHEDULER_TEST_TIDB`.
 /// Topics and database are deleted with it.
 pub(crate) struct Storage {
-    kafka: String,
+    pub(crate) kafka: String,
     tidb: String,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Storage {
