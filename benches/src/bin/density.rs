@@ -8,6 +8,7 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "its figures are what it is for")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,13 @@ async fn make(server: &Server, arguments: &Arguments) -> anyhow::Result<()> {
 async fn active(server: &Server, shards: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
-        let active = server.log().matches("shard is active").count();
+        let log = server.log();
+        let active = log.lines().filter(|line| line.contains("shard is active"));
+        // One that was lost and came back is in the log twice.
+        let active: BTreeSet<&str> = active
+            .filter_map(|line| line.split_once("shard=")?.1.split(' ').next())
+            .collect();
+        let active = active.len();
         if active >= shards {
             return Ok(());
         }
