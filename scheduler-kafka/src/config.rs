@@ -196,9 +196,8 @@ impl KafkaConfig {
         self.max_task_bytes + MESSAGE_OVERHEAD
     }
 
-    /// What every client needs, and what was chosen for it.
-    fn client(&self, client: Client) -> ClientConfig {
-        let mut config = ClientConfig::new();
+    /// What every client needs, and what was chosen for it, over what `config` has.
+    fn client(&self, client: Client, mut config: ClientConfig) -> ClientConfig {
         config
             .set("bootstrap.servers", &self.bootstrap)
             .set("client.id", "scheduler")
@@ -219,18 +218,17 @@ impl KafkaConfig {
     }
 
     pub(crate) fn admin(&self) -> ClientConfig {
-        self.client(Client::Admin)
+        self.client(Client::Admin, ClientConfig::new())
     }
 
     pub(crate) fn producer(&self) -> ClientConfig {
-        let chosen = self.client(Client::Producer);
         let mut config = ClientConfig::new();
         config
             .set("compression.type", "lz4")
             .set("linger.ms", millis(self.linger).to_string())
             .set("batch.size", (256 << 10).to_string())
             .set("batch.num.messages", "100000");
-        over(&mut config, &chosen);
+        let mut config = self.client(Client::Producer, config);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -247,14 +245,13 @@ impl KafkaConfig {
     }
 
     pub(crate) fn reader(&self) -> ClientConfig {
-        let chosen = self.client(Client::Reader);
         let mut config = ClientConfig::new();
         config
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", millis(self.fetch_wait).to_string())
             .set("fetch.error.backoff.ms", "100")
             .set("fetch.queue.backoff.ms", "5");
-        over(&mut config, &chosen);
+        let mut config = self.client(Client::Reader, config);
         config
             // No group is joined; librdkafka wants a name all the same before it assigns.
             .set("group.id", &self.cluster)
@@ -279,7 +276,7 @@ impl KafkaConfig {
 
     /// For a member of the group that speaks `protocol`, which is not [`GroupProtocol::Auto`].
     pub(crate) fn group(&self, protocol: GroupProtocol) -> ClientConfig {
-        let mut config = self.client(Client::Group);
+        let mut config = self.client(Client::Group, ClientConfig::new());
         let patience = self.release_timeout + self.session_timeout;
         config
             .set("group.id", &self.cluster)
@@ -322,12 +319,6 @@ fn scope(name: &str) -> (Option<Client>, &str) {
     found.unwrap_or((None, name))
 }
 
-fn over(config: &mut ClientConfig, chosen: &ClientConfig) {
-    for (name, value) in chosen.config_map() {
-        config.set(name, value);
-    }
-}
-
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -356,9 +347,13 @@ mod tests {
 
     #[test]
     fn a_property_reaches_the_clients_it_is_meant_for() {
-        let config = with("sasl.username", "anna").checked().unwrap();
-        for client in [config.admin(), config.producer(), config.reader()] {
-            assert_eq!(client.get("sasl.username"), Some("anna"));
+        // A secret is among those that librdkafka's wrapper hides from who lists a configuration.
+        for (name, value) in [("sasl.username", "anna"), ("sasl.password", "secret")] {
+            let config = with(name, value).checked().unwrap();
+            let group = config.group(GroupProtocol::Consumer);
+            for client in [config.admin(), config.producer(), config.reader(), group] {
+                assert_eq!(client.get(name), Some(value), "{name}");
+            }
         }
         let config = with("producer.compression.type", "zstd").checked().unwrap();
         assert_eq!(config.producer().get("compression.type"), Some("zstd"));

@@ -1,8 +1,14 @@
 //! What many idle pipelines cost one node on Kafka and TiDB: how long it takes to start, and what it uses while nothing happens.
 //!
-//! `cargo build --release -p scheduler-server && cargo run --release -p scheduler-benches --bin density -- --kafka … --tidb …`
+//! ```sh
+//! cargo build --release -p scheduler-server -p scheduler-benches
+//! cargo xtask services up --dir target/density     # and paste the exports that it prints
+//! ./target/release/density
+//! cargo xtask services down --dir target/density --wipe
+//! ```
 #![expect(clippy::print_stdout, reason = "its figures are what it is for")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +17,7 @@ use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use scheduler_examples::{Server, ServerOptions};
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
 
 /// Pipelines that are made at once.
 const AT_ONCE: usize = 8;
@@ -36,25 +43,37 @@ struct Arguments {
     /// The brokers.
     #[arg(long, env = "SCHEDULER_TEST_KAFKA")]
     kafka: String,
-    /// An empty database of TiDB, as `mysql://user@host:port/database`.
-    #[arg(long, env = "SCHEDULER_TIDB")]
+    /// TiDB, as `mysql://user@host:port`. A database is made in it, and dropped at the end; topics stay.
+    #[arg(long, env = "SCHEDULER_TEST_TIDB")]
     tidb: String,
-    /// A name for the cluster that was not used before.
-    #[arg(long, default_value = "density")]
-    cluster: String,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let name = format!("density-{}", std::process::id());
+    run_sql(&arguments.tidb, format!("CREATE DATABASE `{name}`")).await?;
+    let measured = measure(&arguments, &name).await;
+    run_sql(&arguments.tidb, format!("DROP DATABASE `{name}`")).await?;
+    measured
+}
+
+async fn run_sql(server: &str, sql: String) -> anyhow::Result<()> {
+    let mut connection = MySqlConnection::connect(server).await.context("--tidb")?;
+    connection.execute(AssertSqlSafe(sql)).await?;
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments, name: &str) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
+    let tidb = format!("{}/{name}", arguments.tidb.trim_end_matches('/'));
     let mut options = ServerOptions {
         data: directory.path().join("data"),
         log: directory.path().join("empty.log"),
         arguments: [
             ("--kafka", arguments.kafka.as_str()),
-            ("--tidb", &arguments.tidb),
-            ("--cluster", &arguments.cluster),
+            ("--tidb", &tidb),
+            ("--cluster", name),
             ("--cluster-secret", "of one node alone"),
             ("--deployer", "none"),
         ]
@@ -71,7 +90,7 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::start(&options).await?;
     show_use(&server, "without pipelines", arguments.seconds.min(20)).await?;
     let begun = Instant::now();
-    make(&server, &arguments).await?;
+    make(&server, arguments).await?;
     println!("made in {:.1} s", begun.elapsed().as_secs_f64());
     active(&server, shards).await?;
     println!(
@@ -118,7 +137,13 @@ async fn make(server: &Server, arguments: &Arguments) -> anyhow::Result<()> {
 async fn active(server: &Server, shards: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
-        let active = server.log().matches("shard is active").count();
+        let log = server.log();
+        let active = log.lines().filter(|line| line.contains("shard is active"));
+        // One that was lost and came back is in the log twice.
+        let active: BTreeSet<&str> = active
+            .filter_map(|line| line.split_once("shard=")?.1.split(' ').next())
+            .collect();
+        let active = active.len();
         if active >= shards {
             return Ok(());
         }
