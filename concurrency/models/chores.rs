@@ -31,7 +31,7 @@ fn what_was_asked_for_is_done() {
         let chores = chores.clone();
         thread::spawn(move || {
             let (mut trimmed, mut deleted) = (BTreeSet::new(), BTreeSet::new());
-            while trimmed.len() < 1 || deleted.len() < 1 {
+            while trimmed.is_empty() || deleted.is_empty() {
                 let work = chores.take().expect("it is not closed");
                 assert!(work.segments);
                 trimmed.extend(work.trim);

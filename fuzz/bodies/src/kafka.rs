@@ -1,6 +1,6 @@
 //! Records of any producer: their headers say something, or one of them is named. What they say is written and read again as the same.
 
-use scheduler_core::task::TaskSpec;
+use scheduler_core::task::{TaskOptions, TaskSpec};
 
 use crate::split_at_nul;
 
@@ -53,6 +53,6 @@ pub fn record_headers(data: &[u8]) {
     assert_eq!(again.priority.unwrap_or_default(), task.priority);
     assert_eq!(
         again.options,
-        task.options.filter(|options| **options != Default::default())
+        task.options.filter(|options| **options != TaskOptions::default())
     );
 }

@@ -40,8 +40,9 @@ impl PipelineActor {
         definition: &Bytes,
     ) {
         if self.hosted.is_empty() {
-            // Its last shard has left since the session was asked for, and nobody would tell the worker: it is to look for an owner.
-            return outbox.end();
+            // Its last shard has left since the session was asked for, and nobody would tell the worker: the session ends with its teller, so that
+            // the worker looks for an owner.
+            return;
         }
         let mut batch = Vec::new();
         // The pipeline may have changed since the session was asked for.
