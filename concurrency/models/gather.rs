@@ -33,7 +33,9 @@ fn everybody_is_answered_by_one_at_a_time() {
                 let (answer, done) = channel();
                 let worker = gathered.add(answer).then(|| thread::spawn(move || work(&gathered, &under_way)));
                 done.recv().expect("an answer comes");
-                worker.map(|worker| worker.join().expect("the work ends"));
+                if let Some(worker) = worker {
+                    worker.join().expect("the work ends");
+                }
             })
         })
         .into();

@@ -1,8 +1,9 @@
 //! Every model holds for the file as it is, and for no copy of it with a bug.
 #![allow(
     clippy::duplicate_mod,
+    clippy::unnecessary_wraps,
     dead_code,
-    reason = "a model is compiled with every copy, and a bug may leave some of a copy unused"
+    reason = "a model is compiled with every copy, and a bug may leave some of a copy without use"
 )]
 
 use scheduler_concurrency::{Model, hold};
