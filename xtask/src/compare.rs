@@ -30,7 +30,9 @@ const USUAL: &[&str] = &[
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     if arguments == ["list"] {
-        USUAL.iter().for_each(|peer| println!("{peer}"));
+        for peer in USUAL {
+            println!("{peer}");
+        }
         return Ok(());
     }
     if let Some(wrong) = arguments.iter().find(|peer| !peer.contains(':')) {

@@ -366,13 +366,12 @@ mod tests {
             let parts: Vec<_> = std::iter::once(field).chain(parts).collect();
             let said = |key: &str| parts.iter().find_map(|part| part[key].as_str());
             let group = said("$ref").and_then(|group| group.rsplit('/').next());
-            match group.filter(|group| schemas[*group]["properties"].is_object()) {
-                Some(group) => documented(schemas, group, &format!("{path}/{name}"), found),
-                None => {
-                    let (_, default) = said("description").unwrap().rsplit_once("Default ").unwrap();
-                    let default = default.trim_end_matches('.').trim_matches('`').to_owned();
-                    found.push((format!("{path}/{name}"), default));
-                }
+            if let Some(group) = group.filter(|group| schemas[*group]["properties"].is_object()) {
+                documented(schemas, group, &format!("{path}/{name}"), found);
+            } else {
+                let (_, default) = said("description").unwrap().rsplit_once("Default ").unwrap();
+                let default = default.trim_end_matches('.').trim_matches('`').to_owned();
+                found.push((format!("{path}/{name}"), default));
             }
         }
     }

@@ -213,6 +213,8 @@ pub(crate) struct PipelineActor {
     machine: PipelineNode,
     /// What placement says is ours.
     assigned: BTreeSet<Partition>,
+    /// Whether placement has taken away all that it had given.
+    has_left: bool,
     hosted: BTreeMap<Partition, Hosted>,
     /// What is wrong with partitions, whether their shards are here or not.
     troubles: BTreeMap<Partition, Trouble>,
@@ -254,6 +256,7 @@ impl PipelineActor {
             machine: PipelineNode::new(Arc::new(pipeline.policy.clone()), pipeline.paused),
             pipeline,
             assigned: BTreeSet::new(),
+            has_left: false,
             hosted: BTreeMap::new(),
             troubles: BTreeMap::new(),
             crashes: Crashes::default(),
@@ -273,6 +276,7 @@ impl PipelineActor {
     fn afresh(self) -> Self {
         let mut other = Self::new(self.world, self.mailbox, self.turns, self.pipeline);
         other.assigned = self.assigned;
+        other.has_left = self.has_left;
         other.crashes = self.crashes;
         other.draining = self.draining;
         // What is still on its way to an earlier stay of a shard is not for a later one.
@@ -341,16 +345,17 @@ impl PipelineActor {
             Message::Commands(session, commands) => self.event(now, Event::Commands(session, commands)),
             Message::Assign(partitions) => {
                 self.assigned.extend(&partitions);
+                self.has_left = false;
                 for partition in partitions {
                     self.assign(partition, false);
                 }
             }
             Message::Revoke(partitions, released) => {
-                self.assigned.retain(|partition| !partitions.contains(partition));
+                self.unassign(&partitions);
                 self.revoke(now, partitions, released);
             }
             Message::Lose(partitions) => {
-                self.assigned.retain(|partition| !partitions.contains(partition));
+                self.unassign(&partitions);
                 for partition in partitions {
                     self.lose(now, partition);
                 }
@@ -422,6 +427,11 @@ impl PipelineActor {
     fn input(&mut self, now: Timestamp, partition: Partition, input: Input) -> Answer {
         self.machine
             .handle(now, Event::Shard(partition, input), &mut self.effects)
+    }
+
+    pub(super) fn unassign(&mut self, partitions: &[Partition]) {
+        self.assigned.retain(|partition| !partitions.contains(partition));
+        self.has_left = self.assigned.is_empty();
     }
 
     fn find(&self, partition: Partition, offset: Offset) -> Found {

@@ -39,7 +39,7 @@ impl PipelineActor {
         teller: Teller,
         definition: &Bytes,
     ) {
-        if self.hosted.is_empty() {
+        if self.has_left && self.hosted.is_empty() {
             // Its last shard has left since the session was asked for, and nobody would tell the worker: the session ends with its teller, so that
             // the worker looks for an owner.
             return;

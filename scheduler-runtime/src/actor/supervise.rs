@@ -92,10 +92,13 @@ impl PipelineActor {
             let now = self.world.clock.now();
             while let Some(message) = inbox.batch.pop() {
                 match message {
-                    Message::Assign(partitions) => self.assigned.extend(partitions),
+                    Message::Assign(partitions) => {
+                        self.assigned.extend(partitions);
+                        self.has_left = false;
+                    }
                     // Nothing of them is here; whoever asks is answered by that.
                     Message::Revoke(partitions, _) | Message::Lose(partitions) => {
-                        self.assigned.retain(|partition| !partitions.contains(partition));
+                        self.unassign(&partitions);
                     }
                     Message::Update(_) | Message::Status(_) | Message::Drain(_) | Message::Stop => {
                         self.take(now, message);
