@@ -119,7 +119,7 @@ fn an_audit_accounts_for_every_task_while_it_runs_and_after_a_crash() {
 }
 
 /// Writes a recording of `bytes` bytes into a file, from when the shard has begun to record.
-async fn record(pipeline: &Pipeline, bytes: usize, file: &Path) -> impl Future<Output = ()> {
+async fn record(pipeline: &Pipeline, bytes: usize, file: &Path) -> impl Future<Output = ()> + use<> {
     let path = format!("{}/recording?bytes={bytes}", pipeline.path);
     let response = pipeline.api.request(Method::POST, &path).send().await.unwrap();
     assert!(response.status().is_success());
