@@ -6,8 +6,16 @@
 //!
 //! ```
 //! use scheduler_concurrency::{Model, hold};
+//! use shuttle::sync::{Arc, Mutex};
 //!
-//! let model: Model = || assert!(true);
+//! let model: Model = || {
+//!     let sum = Arc::new(Mutex::new(0));
+//!     let other = sum.clone();
+//!     let adding = shuttle::thread::spawn(move || *other.lock().unwrap() += 1);
+//!     *sum.lock().unwrap() += 1;
+//!     adding.join().unwrap();
+//!     assert_eq!(*sum.lock().unwrap(), 2);
+//! };
 //! assert_eq!(hold(model), Ok(()));
 //! ```
 
