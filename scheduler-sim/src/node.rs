@@ -361,6 +361,8 @@ impl World {
                 let paused = paused || node.is_stopping;
                 self.event(index, now, Event::Pause(paused));
             }
+            // Nor does one that ends take anything up again.
+            Mail::TryAgain if self.nodes[index].is_stopping => (),
             Mail::TryAgain => {
                 for partition in std::mem::take(&mut self.nodes[index].quarantined) {
                     self.assign(index, partition, true);
