@@ -100,6 +100,8 @@ pub(crate) struct Node {
     pub(crate) hosted: BTreeMap<Partition, Hosted>,
     /// What placement says is ours.
     assigned: BTreeSet<Partition>,
+    /// Whether placement has taken away all that it had given.
+    has_left: bool,
     sessions: BTreeMap<SessionId, Telling>,
     /// Who waits for tasks without a session.
     pub(crate) polls: BTreeMap<SessionId, PollCall>,
@@ -142,6 +144,7 @@ impl Node {
             machine: PipelineNode::new(policy.clone(), false),
             hosted: BTreeMap::new(),
             assigned: BTreeSet::new(),
+            has_left: false,
             sessions: BTreeMap::new(),
             polls: BTreeMap::new(),
             next_session: 0,
@@ -292,7 +295,7 @@ impl World {
                 self.event(index, now, Event::Commands(session, commands));
             }
             // Its last shard has left since the session was asked for.
-            Mail::Open(session, _) if self.nodes[index].hosted.is_empty() => {
+            Mail::Open(session, _) if self.nodes[index].has_left && self.nodes[index].hosted.is_empty() => {
                 if let Some(telling) = self.nodes[index].sessions.remove(&session) {
                     self.hang_up(telling.conn);
                 }
@@ -326,6 +329,7 @@ impl World {
             // A process that has let go of everything is about to end.
             Mail::Assign(_) if self.nodes[index].drained => (),
             Mail::Assign(partitions) => {
+                self.nodes[index].has_left = false;
                 for partition in partitions {
                     self.nodes[index].assigned.insert(partition);
                     self.assign(index, partition, false);
@@ -334,13 +338,13 @@ impl World {
             Mail::Reclaim(partition, stay) => self.due(index, now, partition, stay),
             Mail::Revoke(partitions) => {
                 for partition in partitions {
-                    self.nodes[index].assigned.remove(&partition);
+                    self.unassign(index, partition);
                     self.revoke(index, now, partition);
                 }
             }
             Mail::Lose(partitions) => {
                 for partition in partitions {
-                    self.nodes[index].assigned.remove(&partition);
+                    self.unassign(index, partition);
                     self.lose(index, now, partition);
                 }
             }
@@ -361,6 +365,8 @@ impl World {
                 let paused = paused || node.is_stopping;
                 self.event(index, now, Event::Pause(paused));
             }
+            // Nor does one that ends take anything up again.
+            Mail::TryAgain if self.nodes[index].is_stopping => (),
             Mail::TryAgain => {
                 for partition in std::mem::take(&mut self.nodes[index].quarantined) {
                     self.assign(index, partition, true);
@@ -369,6 +375,12 @@ impl World {
             Mail::Drain => self.begin_drain(index, now),
             Mail::DrainIsOver => self.drain_is_over(index, now),
         }
+    }
+
+    fn unassign(&mut self, index: usize, partition: Partition) {
+        let node = &mut self.nodes[index];
+        node.assigned.remove(&partition);
+        node.has_left = node.assigned.is_empty();
     }
 
     /// No more leases: running tasks may end, then shards are let go.
@@ -399,7 +411,7 @@ impl World {
             return;
         }
         for partition in node.hosted.keys().copied().collect::<Vec<_>>() {
-            self.nodes[index].assigned.remove(&partition);
+            self.unassign(index, partition);
             self.revoke(index, now, partition);
         }
     }
@@ -485,7 +497,7 @@ impl World {
     /// A worker has said hello on a connection: its session opens, and it is welcomed. `None` if the node takes no sessions.
     pub(crate) fn attach(&mut self, index: usize, conn: ConnId, hello: WorkerHello) -> Option<SessionId> {
         let node = &mut self.nodes[index];
-        if node.is_stopping || node.hosted.is_empty() {
+        if node.is_stopping || node.assigned.is_empty() {
             return None;
         }
         let session = SessionId(node.next_session);
