@@ -356,6 +356,8 @@ impl World {
             Mail::PolledExtend(call, lease) => self.polled_extend(index, now, call, lease),
             Mail::Change(request) => self.change(index, now, request),
             Mail::Policy(policy) => {
+                // A checkpoint made before, as when the shard was told to leave, is right by the old policy.
+                self.watch_effects(index, now);
                 self.nodes[index].policy = policy.clone();
                 self.event(index, now, Event::Policy(policy));
             }
