@@ -71,7 +71,9 @@ impl Closing {
 impl WorkerApi for LocalNode {
     async fn attach(&self, path: &PipelinePath, hello: WorkerHello) -> Result<WorkerSession, ApiError> {
         let served = self.served(path)?;
-        if self.inner.is_stopping() {
+        // What runs may end while the node goes down, and only those who have it can say so: whoever lost the connection may come back.
+        let has_nothing = hello.held.is_empty() && hello.reported.is_empty();
+        if self.inner.is_stopping() && has_nothing {
             return Err(error::unavailable("the node is going down"));
         }
         self.check_any_here(&served)?;

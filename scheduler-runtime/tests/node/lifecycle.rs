@@ -152,6 +152,31 @@ async fn after_a_crash_a_worker_reports_what_it_did_meanwhile_and_nothing_runs_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_goes_down_hears_a_worker_that_lost_its_connection_and_comes_back_with_what_it_has() {
+    let world = World::default();
+    let node = world.start().await;
+    let path = create(&node, "p").await;
+    let ids = soon(node.submit(&path, tasks(1))).await.unwrap();
+    let mut worker = Worker::open(&node, &path, ANNA).await;
+    worker.credit(1).await;
+    let lease = worker.leases(1).await.remove(0);
+    let down = tokio::spawn({
+        let node = node.clone();
+        async move { node.shutdown().await }
+    });
+    worker.until(|event| matches!(event, WorkerEvent::GoAway)).await;
+    drop(worker);
+
+    let mut worker = Worker::return_with(&node, &path, ANNA, vec![held(&lease)], Vec::new()).await;
+    worker.report(&lease, success()).await;
+    worker.settled(1).await;
+    soon(down).await.unwrap();
+    let node = world.start().await;
+    let task = soon(node.wait(&path, ids[0], EVER)).await.unwrap();
+    assert_eq!((task.state, task.attempts.0), (TaskState::Succeeded, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_claim_on_the_same_store_makes_the_first_owner_stop_and_say_so() {
     let world = World::default();
     let node = world.start().await;
