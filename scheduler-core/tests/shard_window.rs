@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::world::*;
@@ -271,6 +272,43 @@ fn one_old_task_does_not_hold_the_log() {
     world.save();
     assert!(world.store.parked.is_empty());
     assert_eq!(world.store.results[&old].attempts, Attempt(1));
+}
+
+#[test]
+fn an_old_task_is_carried_over_by_the_window_of_the_checkpoint_that_is_made() {
+    let span = |max_span| {
+        window(Window {
+            max_span,
+            ..Window::default()
+        })
+    };
+    let mut world = World::new(span(32));
+    let old = world.arrive(task());
+    world.lease(ANNA);
+    for _ in 0..10 {
+        world.arrive(task());
+        let lease = world.lease(BERT);
+        world.report(BERT, &lease, success());
+    }
+    world.save();
+    assert_eq!(world.store.resume, old);
+    assert!(world.store.parked.is_empty());
+
+    // It is made by the old window, and saved while the new one is in force.
+    world.arrive(task());
+    let lease = world.lease(BERT);
+    world.report(BERT, &lease, success());
+    world.tell(Input::Flush);
+    world.policy = Arc::new(span(8));
+    let policy = world.policy.clone();
+    world.tell(Input::Policy(policy));
+    world.answer_save();
+    assert_eq!(world.store.resume, old);
+
+    world.save();
+    assert_eq!(world.store.resume, world.shard.tail());
+    assert_eq!(world.store.parked.keys().collect::<Vec<_>>(), [&old]);
+    assert_eq!(world.state(old), TaskState::Running);
 }
 
 #[test]

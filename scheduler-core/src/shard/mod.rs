@@ -509,6 +509,10 @@ impl Shard {
         if is_timed_anew {
             self.arm_all();
         }
+        if self.is_too_wide() {
+            // A narrower window may leave no room, so that nothing else changes until its oldest task ends.
+            self.mark_dirty();
+        }
         Answer::Done
     }
 
