@@ -1,12 +1,10 @@
 //! What must hold before a change is taken. It writes nothing but build output.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::run::{cargo, run as execute};
-use crate::{Failed, borders, test, tools};
+use crate::{Failed, borders, instructions, test, tools};
 
-/// How long new histories are played.
-const SIMULATED_MINUTES: &str = "3";
+/// Histories that are played: always the same, so that a change is judged by what it changed. New ones: `cargo sim --minutes 3 --coverage`.
+const SEEDS: [&str; 2] = ["1000000", "30000"];
 
 pub(crate) fn run() -> Result<(), Failed> {
     // First what is quick, and what would stop the rest after a long build.
@@ -28,16 +26,15 @@ pub(crate) fn run() -> Result<(), Failed> {
         execute(cargo(&["deny", "check", "licenses", "sources", "bans"]))?;
     }
     simulate()?;
+    instructions::run(&[])?;
     test::run(&[])
 }
 
-/// Plays the simulator: every history that broke a promise once, and new ones for some minutes. A run with the seed that is shown as the first
-/// plays the same ones again.
+/// Plays the simulator: every history that broke a promise once, and as many others as reach every branch of interest.
 fn simulate() -> Result<(), Failed> {
     let simulator = ["run", "--quiet", "--release", "--package", "scheduler-sim", "--"];
     execute(cargo(&[&simulator[..], &["--regressions"]].concat()))?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let first = (u64::try_from(since.as_millis()).unwrap_or_default() << 20).to_string();
-    let fresh = ["--minutes", SIMULATED_MINUTES, "--coverage", "--from", &first];
-    execute(cargo(&[&simulator[..], &fresh].concat()))
+    let [from, count] = SEEDS;
+    let others = ["--from", from, "--seeds", count, "--coverage"];
+    execute(cargo(&[&simulator[..], &others].concat()))
 }
