@@ -80,9 +80,6 @@ fn a_pipeline_is_created_changed_paused_scaled_deleted_and_created_anew() {
             api.delete(&pipeline.path).await.unwrap().status,
             StatusCode::NO_CONTENT
         );
-        if world.nodes.len() == 1 {
-            assert_eq!(world.worker_processes(), [], "its workers are gone when it is");
-        }
         // Another node than the one that was asked may have started them.
         eventually("its workers are gone", || world.worker_processes().is_empty()).await;
         for path in [pipeline.path.clone(), pipeline.task_path(&first)] {
