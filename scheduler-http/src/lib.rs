@@ -47,6 +47,7 @@ mod cursor;
 mod extract;
 mod human;
 mod idle;
+mod linger;
 mod opaque;
 mod problem;
 #[expect(unused_qualifications, reason = "utoipa's attribute writes them")]

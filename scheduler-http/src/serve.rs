@@ -19,6 +19,7 @@ use tower::Service as _;
 
 use crate::config::HttpConfig;
 use crate::idle::IdleGuard;
+use crate::linger::Lingering;
 
 /// Tells requests that wait for something (a task's end, an event, the next line) that the shutdown has begun. In a
 /// request's extensions.
@@ -147,7 +148,14 @@ async fn connection(
     let token = draining.clone();
     let service = hyper_util::service::TowerToHyperService::new(tower::service_fn(
         move |request: Request<hyper::body::Incoming>| {
-            let mut request = request.map(Body::new);
+            let due = Lingering::is_due(request.version(), request.headers(), request.body());
+            let mut request = request.map(|body| {
+                if due {
+                    Body::new(Lingering::new(body, token.clone()))
+                } else {
+                    Body::new(body)
+                }
+            });
             request.extensions_mut().insert(Draining(token.clone()));
             router.clone().call(request)
         },

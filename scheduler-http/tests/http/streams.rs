@@ -446,3 +446,25 @@ async fn http_2_is_served_on_the_same_port() {
     drop((response, client));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_that_is_refused_unread_leaves_the_connection_for_the_next_request() {
+    let server = Server::start(small()).await;
+    let mut stream = server.connect().await;
+    let length = 12 << 20;
+    let head = format!(
+        "POST {OCR} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Much more than sockets hold: it arrives only if the server reads on.
+    stream.write_all(&vec![b' '; length]).await.unwrap();
+    let next = "GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n";
+    stream.write_all(next.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    let starts = answers.match_indices("HTTP/1.1 ");
+    let statuses: Vec<_> = starts.map(|(at, start)| &answers[at + start.len()..][..3]).collect();
+    assert_eq!(statuses, ["413", "200"], "{answers}");
+    server.stop().await;
+}
