@@ -27,7 +27,7 @@ const COMMIT_WITHIN: Duration = Duration::from_millis(2);
 
 /// So often an owner saves whose ready tasks nobody comes for, though nothing has changed.
 const PROVE: Duration = Duration::from_secs(30);
-/// So often one saves to which workers have come for nothing.
+/// So often one saves that has nothing to do.
 const PROVE_IDLE: Duration = Duration::from_mins(5);
 
 /// What has ended since the last checkpoint was made.
@@ -192,11 +192,7 @@ impl Shard {
 
     /// The end of the current interval. Shards of a node come due together, so that one transaction saves them all.
     fn next_whole(&self, interval: Duration) -> Timestamp {
-        let interval = millis(interval).max(1);
-        let end = (self.now.as_millis() / interval)
-            .saturating_add(1)
-            .saturating_mul(interval);
-        Timestamp::from_millis(end)
+        whole_after(self.now, interval)
     }
 
     pub(super) fn flush(&mut self) -> Answer {
@@ -234,8 +230,9 @@ impl Shard {
         }
     }
 
-    /// When an owner whose tasks nobody comes for, or whose workers have nothing to do, is to find out whether it was replaced. Only the store knows, and workers go to whoever it
-    /// names: without a save they would wait for each other.
+    /// When an owner whose tasks nobody comes for, or who has none, is to find out whether it was replaced. Only the store
+    /// knows, and workers go to whoever it names, with reports of tasks that this owner takes for its own: without a save
+    /// they would wait for each other.
     pub(super) fn doubt_due(&self) -> Option<Timestamp> {
         if self.counts.running > 0 || !self.is_saved() {
             return None;
@@ -243,7 +240,7 @@ impl Shard {
         if self.ready.len() > 0 {
             return Some(self.saved_at + PROVE);
         }
-        self.workers.any_attached().then(|| self.saved_at + PROVE_IDLE)
+        Some(whole_after(self.saved_at, PROVE_IDLE))
     }
 
     pub(super) fn prove_tenure_if_due(&mut self) {
@@ -403,4 +400,13 @@ impl Shard {
         }
         Answer::Done
     }
+}
+
+/// The end of the interval that `at` is in.
+fn whole_after(at: Timestamp, interval: Duration) -> Timestamp {
+    let interval = millis(interval).max(1);
+    let end = (at.as_millis() / interval)
+        .saturating_add(1)
+        .saturating_mul(interval);
+    Timestamp::from_millis(end)
 }

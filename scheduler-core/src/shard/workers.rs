@@ -46,8 +46,6 @@ pub(super) struct Workers {
     index: BTreeMap<WorkerId, u32>,
     /// Those with reports that no checkpoint covers.
     reporters: Vec<u32>,
-    /// How many have a session.
-    attached: u32,
     /// The last one that was asked for: batches come worker by worker.
     last: Option<(WorkerId, u32)>,
 }
@@ -115,10 +113,6 @@ impl Workers {
     pub(super) fn is_attached(&mut self, id: WorkerId) -> bool {
         self.find(id)
             .is_some_and(|index| self.entries[index as usize].attached)
-    }
-
-    pub(super) fn any_attached(&self) -> bool {
-        self.attached > 0
     }
 
     pub(super) fn seen(&self, index: u32) -> Timestamp {
@@ -203,11 +197,10 @@ impl Shard {
     ) -> Answer {
         let index = self.workers.enter(worker, self.now);
         let entry = &mut self.workers.entries[index as usize];
-        let was_attached = std::mem::replace(&mut entry.attached, true);
+        entry.attached = true;
         entry.session += 1;
         entry.reports = 0;
         entry.covered = 0;
-        self.workers.attached += u32::from(!was_attached);
         self.recovery.forget_held(worker);
         for (offset, token, outcome) in reported {
             self.report(worker, offset.0, token, outcome, out);
@@ -227,8 +220,7 @@ impl Shard {
 
     pub(super) fn detach(&mut self, worker: WorkerId) -> Answer {
         if let Some(index) = self.workers.find(worker) {
-            let was_attached = std::mem::take(&mut self.workers.entries[index as usize].attached);
-            self.workers.attached -= u32::from(was_attached);
+            self.workers.entries[index as usize].attached = false;
             self.workers.leave_if_idle(index);
         }
         Answer::Done

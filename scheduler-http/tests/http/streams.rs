@@ -464,7 +464,9 @@ async fn a_body_that_is_refused_unread_leaves_the_connection_for_the_next_reques
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
     let starts = answers.match_indices("HTTP/1.1 ");
-    let statuses: Vec<_> = starts.map(|(at, start)| &answers[at + start.len()..][..3]).collect();
+    let statuses: Vec<_> = starts
+        .map(|(at, start)| &answers[at + start.len()..][..3])
+        .collect();
     assert_eq!(statuses, ["413", "200"], "{answers}");
     server.stop().await;
 }
