@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 
 use crate::error::OpenError;
+use crate::log::read::Lane;
 
 /// Which protocol the consumer group of the placement speaks.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -52,13 +53,14 @@ pub struct KafkaConfig {
     /// more of them shorten the search, and each has its own connections. Default 2.
     pub producers: usize,
 
-    /// Bytes that a reader has ready or asks for at once, about; two such parts are in memory while a reader stands still. Default 32 KiB.
+    /// Bytes that a reader has ready or asks for at once, about; two such parts are in memory while a reader stands still. Four times as many
+    /// while a partition has a backlog, for up to 512 partitions. Default 32 KiB.
     pub prefetch_bytes: usize,
-    /// How many records a reader has ready before it asks for no more. Default 256.
+    /// How many records a reader has ready before it asks for no more; four times as many likewise. Default 256.
     pub prefetch_records: usize,
     /// Bytes of one answer of a broker to all readers, at most 512 MiB; raised to [`max_task_bytes`](Self::max_task_bytes). Default 4 MiB.
     pub fetch_bytes: usize,
-    /// How long a broker holds a request while no partition has anything. Default 500 ms.
+    /// How long a broker holds a request while no partition has anything; 5 ms at most for partitions that have a backlog. Default 500 ms.
     pub fetch_wait: Duration,
     /// Partitions that share one consumer and so one request for records. Default 1,000.
     pub partitions_per_consumer: usize,
@@ -112,6 +114,11 @@ impl Client {
         (Self::Group, "group."),
     ];
 }
+
+/// How long a broker holds a request for partitions that have a backlog.
+const EAGER_WAIT: Duration = Duration::from_millis(5);
+/// How many times as much is read ahead of those.
+const EAGER_AHEAD: usize = 4;
 
 /// Bytes of a message beside its task: headers and the frame of a batch.
 const MESSAGE_OVERHEAD: usize = 64 << 10;
@@ -244,11 +251,16 @@ impl KafkaConfig {
         config
     }
 
-    pub(crate) fn reader(&self) -> ClientConfig {
+    pub(crate) fn reader(&self, lane: Lane) -> ClientConfig {
         let mut config = ClientConfig::new();
+        let (wait, ahead) = match lane {
+            Lane::Patient => (self.fetch_wait, 1),
+            Lane::Eager => (self.fetch_wait.min(EAGER_WAIT), EAGER_AHEAD),
+        };
+        let bytes = self.prefetch_bytes * ahead;
         config
             .set("fetch.min.bytes", "1")
-            .set("fetch.wait.max.ms", millis(self.fetch_wait).to_string())
+            .set("fetch.wait.max.ms", millis(wait).to_string())
             .set("fetch.error.backoff.ms", "100")
             .set("fetch.queue.backoff.ms", "5");
         let mut config = self.client(Client::Reader, config);
@@ -259,18 +271,15 @@ impl KafkaConfig {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
-            .set("fetch.message.max.bytes", self.prefetch_bytes.to_string())
+            .set("fetch.message.max.bytes", bytes.to_string())
             .set("fetch.max.bytes", self.fetch_bytes.to_string())
             .set("message.max.bytes", self.max_message_bytes().to_string())
             .set(
                 "receive.message.max.bytes",
                 (self.fetch_bytes + (1 << 20)).to_string(),
             )
-            .set(
-                "queued.max.messages.kbytes",
-                self.prefetch_bytes.div_ceil(1 << 10).to_string(),
-            )
-            .set("queued.min.messages", self.prefetch_records.to_string());
+            .set("queued.max.messages.kbytes", bytes.div_ceil(1 << 10).to_string())
+            .set("queued.min.messages", (self.prefetch_records * ahead).to_string());
         config
     }
 
@@ -351,13 +360,18 @@ mod tests {
         for (name, value) in [("sasl.username", "anna"), ("sasl.password", "secret")] {
             let config = with(name, value).checked().unwrap();
             let group = config.group(GroupProtocol::Consumer);
-            for client in [config.admin(), config.producer(), config.reader(), group] {
+            for client in [
+                config.admin(),
+                config.producer(),
+                config.reader(Lane::Eager),
+                group,
+            ] {
                 assert_eq!(client.get(name), Some(value), "{name}");
             }
         }
         let config = with("producer.compression.type", "zstd").checked().unwrap();
         assert_eq!(config.producer().get("compression.type"), Some("zstd"));
-        assert_eq!(config.reader().get("compression.type"), None);
+        assert_eq!(config.reader(Lane::Eager).get("compression.type"), None);
     }
 
     #[test]

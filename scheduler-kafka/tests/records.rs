@@ -147,3 +147,37 @@ async fn a_kafka_that_is_away_is_an_error_in_bounded_time() {
     let problem = KafkaLog::open(config).await.unwrap_err();
     assert!(matches!(problem, OpenError::Unavailable { .. }), "{problem:?}");
 }
+
+/// Both ways between the consumers for a backlog and for partitions that stand still.
+#[tokio::test]
+async fn a_partition_whose_backlog_comes_and_goes_is_read_once_and_in_order() {
+    let cluster = Cluster::new();
+    let log = KafkaLog::open(cluster.config()).await.unwrap();
+    log.ensure(&topic(1, 1)).await.unwrap();
+    let mut reader = log.read(shard(1, 0), Offset::ZERO).await.unwrap();
+    let limit = ReadLimit {
+        records: 100,
+        bytes: 1 << 20,
+    };
+    let (mut records, mut sent) = (Vec::new(), 0);
+    for round in 0..3 {
+        let batch = (0..2_000)
+            .map(|n| TaskSpec::new(format!("{{\"n\":{}}}", sent + n)))
+            .collect();
+        log.append(shard(1, 0), batch).await.unwrap();
+        sent += 2_000;
+        while records.len() < sent {
+            reader.next(limit, &mut records).await.unwrap();
+        }
+        // Time that nobody needs passes at once: the backlog is long gone when the next records come.
+        tokio::time::pause();
+        let waiting = tokio::time::timeout(Duration::from_secs(60), reader.next(limit, &mut records));
+        assert!(waiting.await.is_err(), "round {round}: there is nothing to read");
+        tokio::time::resume();
+    }
+    let params = records.iter().map(|record| match &record.body {
+        RecordBody::Task(task) => task.params.clone(),
+        RecordBody::Undecodable { problem, .. } => panic!("{problem}"),
+    });
+    assert!(params.eq((0..sent).map(|n| format!("{{\"n\":{n}}}"))));
+}

@@ -3,7 +3,7 @@
 mod gather;
 pub mod headers;
 pub(crate) mod name;
-mod read;
+pub(crate) mod read;
 pub(crate) mod record;
 mod topics;
 mod truncate;

@@ -3,5 +3,5 @@
 mod pool;
 mod reader;
 
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Lane, Pool};
 pub(crate) use reader::KafkaReader;

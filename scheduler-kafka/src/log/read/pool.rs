@@ -40,6 +40,24 @@ impl ConsumerContext for Reading {}
 
 pub(super) type Queue = PartitionQueue<Reading>;
 
+/// Most partitions of an eager consumer, whose requests are frequent and so must be small.
+const EAGER_PARTITIONS: usize = 64;
+/// Most eager consumers; each has threads and connections of its own.
+const EAGER_CONSUMERS: usize = 8;
+
+/// How a consumer asks for records.
+///
+/// It has one request at a broker at a time, for those of its partitions that have room just then. While none of *these* gets
+/// a record the broker holds the request, and the others, which have room again by now, have to wait for it. So
+/// partitions with a backlog are read apart from those that stand still, with requests that are held only for moments.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Lane {
+    /// Requests are held long: standing still costs next to nothing.
+    Patient,
+    /// Requests are held for moments.
+    Eager,
+}
+
 /// How a reader learns that something has come.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
@@ -50,6 +68,7 @@ pub(super) struct Bell {
 
 /// A consumer and the partitions that are read through it.
 pub(super) struct Shared {
+    lane: Lane,
     consumer: Arc<BaseConsumer<Reading>>,
     partitions: Mutex<HashMap<ShardId, Arc<Bell>>>,
     /// Topics whose partitions the consumer has asked about, and how many there were.
@@ -86,10 +105,17 @@ impl Pool {
         }
     }
 
-    /// Begins to read the partition at `from`. Blocks for as long as the brokers take to tell about its topic.
-    pub(super) fn tap(&self, shard: ShardId, name: &Arc<str>, from: Offset) -> Result<Tap, LogError> {
+    /// Begins to read the partition at `from`; patiently if eager consumers are full. Blocks for as long as the brokers take
+    /// to tell about its topic.
+    pub(super) fn tap(
+        &self,
+        shard: ShardId,
+        name: &Arc<str>,
+        from: Offset,
+        lane: Lane,
+    ) -> Result<Tap, LogError> {
         let bell = Arc::new(Bell::default());
-        let shared = self.place(shard, &bell)?;
+        let shared = self.place(shard, &bell, lane)?;
         // From here on dropping it takes it out again.
         let mut tap = Tap {
             bell,
@@ -103,22 +129,37 @@ impl Pool {
         Ok(tap)
     }
 
-    /// The first consumer that has room and does not read this partition for another reader.
-    fn place(&self, shard: ShardId, bell: &Arc<Bell>) -> Result<Arc<Shared>, LogError> {
+    /// Whether so much, read without a pause, says that a partition has a backlog.
+    pub(super) fn is_burst(&self, records: usize, bytes: usize) -> bool {
+        records >= self.config.prefetch_records.div_ceil(2) || bytes >= self.config.prefetch_bytes / 2
+    }
+
+    /// The first consumer of the lane that has room and does not read this partition for another reader.
+    fn place(&self, shard: ShardId, bell: &Arc<Bell>, lane: Lane) -> Result<Arc<Shared>, LogError> {
         let mut consumers = lock(&self.consumers);
         let mut first = true;
         consumers.retain(|shared| {
-            let used = std::mem::take(&mut first) || !lock(&shared.partitions).is_empty();
-            used && !shared.broken.load(Ordering::Relaxed)
+            let kept = shared.lane == Lane::Patient && std::mem::take(&mut first);
+            (kept || !lock(&shared.partitions).is_empty()) && !shared.broken.load(Ordering::Relaxed)
         });
-        for shared in consumers.iter() {
+        let most = match lane {
+            Lane::Patient => self.config.partitions_per_consumer,
+            Lane::Eager => self.config.partitions_per_consumer.min(EAGER_PARTITIONS),
+        };
+        let mut among = 0;
+        for shared in consumers.iter().filter(|shared| shared.lane == lane) {
+            among += 1;
             let mut partitions = lock(&shared.partitions);
-            if partitions.len() < self.config.partitions_per_consumer && !partitions.contains_key(&shard) {
+            if partitions.len() < most && !partitions.contains_key(&shard) {
                 partitions.insert(shard, bell.clone());
                 return Ok(shared.clone());
             }
         }
-        let shared = Shared::open(&self.config)?;
+        if lane == Lane::Eager && among >= EAGER_CONSUMERS {
+            drop(consumers);
+            return self.place(shard, bell, Lane::Patient);
+        }
+        let shared = Shared::open(&self.config, lane)?;
         lock(&shared.partitions).insert(shard, bell.clone());
         consumers.push(shared.clone());
         Ok(shared)
@@ -139,10 +180,11 @@ impl Pool {
 }
 
 impl Shared {
-    fn open(config: &KafkaConfig) -> Result<Arc<Self>, LogError> {
+    fn open(config: &KafkaConfig, lane: Lane) -> Result<Arc<Self>, LogError> {
         let consumer =
-            BaseConsumer::from_config_and_context(&config.reader(), Reading).map_err(unavailable)?;
+            BaseConsumer::from_config_and_context(&config.reader(lane), Reading).map_err(unavailable)?;
         let shared = Arc::new(Self {
+            lane,
             consumer: Arc::new(consumer),
             partitions: Mutex::default(),
             seen: Mutex::default(),
@@ -237,6 +279,11 @@ impl Tap {
 
     pub(super) fn queue(&self) -> Option<&Queue> {
         self.queue.as_ref()
+    }
+
+    /// How it is read.
+    pub(super) fn lane(&self) -> Lane {
+        self.shared.lane
     }
 
     pub(super) fn is_broken(&self) -> bool {

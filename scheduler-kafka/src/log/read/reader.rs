@@ -11,11 +11,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use scheduler_core::id::{Offset, ShardId};
 use scheduler_core::port::log::{Bounds, LogError, LogReader, ReadLimit};
 use scheduler_core::task::{Record, RecordBody};
+use tokio::time::Instant;
 
-use super::pool::{Pool, Tap};
+use super::pool::{Lane, Pool, Tap};
 use crate::error::{Problem, blocking, is_missing, unavailable};
 use crate::log::record::decode;
 use crate::log::topics::Topics;
+
+/// A partition that had no backlog for so long is read patiently again.
+const COOL: Duration = Duration::from_secs(5);
 
 /// A reader of one partition.
 pub(crate) struct KafkaReader {
@@ -28,6 +32,10 @@ pub(crate) struct KafkaReader {
     next: Offset,
     /// A record that found no room.
     held: Option<Record>,
+    /// How many records, and bytes of them, have come since there was none to take.
+    run: (usize, usize),
+    /// When it last ran out of records after a backlog.
+    busy_at: Instant,
     /// What the brokers said that has to be looked into before reading goes on.
     doubt: Option<Code>,
 }
@@ -59,23 +67,55 @@ impl KafkaReader {
             tap: None,
             next: from,
             held: None,
+            run: (0, 0),
+            busy_at: Instant::now(),
             doubt: None,
         };
-        reader.tap().await?;
+        reader.tap(Lane::Patient).await?;
         Ok(reader)
     }
 
     /// Begins to read at the next record.
-    async fn tap(&mut self) -> Result<(), LogError> {
+    async fn tap(&mut self, lane: Lane) -> Result<(), LogError> {
         let (pool, name) = (self.pool.clone(), self.name.clone());
         let (shard, next) = (self.shard, self.next);
-        let used = self.tap.take().filter(|tap| !tap.is_broken());
+        let used = self.tap.take();
+        let used = used.filter(|tap| tap.lane() == lane && !tap.is_broken());
         let tap = blocking(move || match used {
             Some(mut tap) => tap.start(next).map(|()| tap),
-            None => pool.tap(shard, &name, next),
+            None => pool.tap(shard, &name, next, lane),
         });
         self.tap = Some(tap.await??);
         Ok(())
+    }
+
+    /// The lane that it is in, or was last asked for.
+    fn lane(&self) -> Lane {
+        self.tap.as_ref().map_or(Lane::Patient, Tap::lane)
+    }
+
+    /// Waits until there may be a record to take. It has run out of them, so it can change its lane at no cost.
+    async fn wait(&mut self) -> Result<(), LogError> {
+        let (records, bytes) = std::mem::take(&mut self.run);
+        let was_burst = self.pool.is_burst(records, bytes);
+        if was_burst {
+            self.busy_at = Instant::now();
+        }
+        let Some(tap) = &self.tap else { return Ok(()) };
+        match tap.lane() {
+            Lane::Patient if was_burst => self.tap(Lane::Eager).await,
+            Lane::Patient => {
+                tap.bell.rung.notified().await;
+                Ok(())
+            }
+            Lane::Eager => {
+                tokio::select! {
+                    () = tap.bell.rung.notified() => return Ok(()),
+                    () = tokio::time::sleep_until(self.busy_at + COOL) => {}
+                }
+                self.tap(Lane::Patient).await
+            }
+        }
     }
 
     /// Moves what is ready into `into`, as much as `limit` allows.
@@ -119,6 +159,8 @@ impl KafkaReader {
             }
             records += 1;
             bytes += weight;
+            self.run.0 += 1;
+            self.run.1 += weight;
             into.push(record);
         }
         Ok(())
@@ -157,7 +199,7 @@ impl KafkaReader {
         }
         let bounds = self.topics.bounds(self.shard, self.name.clone()).await?;
         check(self.shard, self.next, bounds)?;
-        self.tap().await?;
+        self.tap(self.lane()).await?;
         self.doubt = None;
         Ok(())
     }
@@ -195,7 +237,7 @@ impl LogReader for KafkaReader {
                 self.look_into(code).await?;
             }
             if self.tap.as_ref().is_none_or(Tap::is_broken) {
-                self.tap().await?;
+                self.tap(self.lane()).await?;
             }
             let before = into.len();
             self.take(limit, into)?;
@@ -209,7 +251,7 @@ impl LogReader for KafkaReader {
             if tap.bell.deleted.load(Ordering::Acquire) {
                 return Err(LogError::NotFound(self.shard));
             }
-            tap.bell.rung.notified().await;
+            self.wait().await?;
         }
     }
 }
