@@ -171,7 +171,7 @@ async fn a_partition_whose_backlog_comes_and_goes_is_read_once_and_in_order() {
         }
         // Time that nobody needs passes at once: the backlog is long gone when the next records come.
         tokio::time::pause();
-        let waiting = tokio::time::timeout(Duration::from_secs(60), reader.next(limit, &mut records));
+        let waiting = tokio::time::timeout(Duration::from_mins(1), reader.next(limit, &mut records));
         assert!(waiting.await.is_err(), "round {round}: there is nothing to read");
         tokio::time::resume();
     }
