@@ -75,7 +75,9 @@ impl Engine {
         let open = || {
             let db = Database::builder(path)
                 .cache_size(config.cache_bytes)
-                .worker_threads(2)
+                // Of several, the first puts off whatever is to be compacted by sending it to itself, without a pause, and so
+                // takes a whole core while another compacts.
+                .worker_threads(1)
                 .manual_journal_persist(true)
                 .max_journaling_size(64 << 20)
                 .open()?;
