@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::journal::Journal;
-use crate::ledger::{Accepted, Happened, Ran};
+use crate::ledger::{Happened, Ran};
 use crate::node::GRACE;
 use crate::plan::Fault;
 
@@ -11,8 +11,6 @@ use crate::plan::Fault;
 const ON_ITS_WAY: u64 = 1_000;
 /// How long a report is not settled while all is well: the interval of checkpoints, and a save.
 const UNSETTLED: u64 = 3_000;
-/// How long before its end the fault must have been over for a growth to be known to all nodes.
-const KNOWN_TO_ALL: u64 = 3_000;
 
 /// Why a task ran twice.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -135,16 +133,6 @@ impl Circumstances<'_> {
             }
         }
         None
-    }
-
-    /// Whether the pipeline grew while a task was being submitted.
-    pub(crate) fn grew_during(&self, task: &Accepted) -> bool {
-        task.has_key
-            && self.faults.iter().any(|happened| {
-                happened.fault == Fault::Grow
-                    && happened.from <= task.answered
-                    && happened.to + KNOWN_TO_ALL >= task.asked
-            })
     }
 }
 

@@ -100,8 +100,6 @@ pub struct Doubled {
     pub number: u64,
     /// Where they lie.
     pub places: Vec<(u32, u64)>,
-    /// Whether the pipeline got partitions while it was being submitted: then its key belonged to another one when it was tried again.
-    pub by_growth: bool,
 }
 
 /// What follows.
@@ -144,9 +142,6 @@ pub fn weigh(accepted: &BTreeMap<u64, Accepted>, ran: &[Ran], circumstances: &Ci
             .map(|(number, places)| Doubled {
                 number: *number,
                 places: places.iter().copied().collect(),
-                by_growth: accepted
-                    .get(number)
-                    .is_some_and(|task| circumstances.grew_during(task)),
             })
             .collect(),
     }
@@ -205,18 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_that_became_two_tasks_is_doubled_and_growth_alone_explains_it() {
-        let twice = [ran(1, 10), ran(1, 11)];
-        let verdict = weigh(&[1], &twice, &[]);
+    fn a_submission_that_became_two_tasks_is_doubled() {
+        let verdict = weigh(&[1], &[ran(1, 10), ran(1, 11)], &[]);
         assert_eq!(verdict.doubled[0].places, [(0, 10), (0, 11)]);
-        assert!(verdict.repeats.is_empty() && !verdict.doubled[0].by_growth);
-        let grown = |from| Happened {
-            fault: Fault::Grow,
-            from,
-            to: from,
-        };
-        assert!(weigh(&[1], &twice, &[grown(2_000)]).doubled[0].by_growth);
-        assert!(!weigh(&[1], &twice, &[grown(9_000)]).doubled[0].by_growth);
+        assert!(verdict.repeats.is_empty());
     }
 
     #[test]

@@ -61,13 +61,8 @@ impl Report {
             "accepted tasks did not succeed",
             self.unfinished.first().cloned(),
         );
-        let doubled: Vec<_> = verdict
-            .doubled
-            .iter()
-            .filter(|doubled| !doubled.by_growth)
-            .collect();
-        let first = doubled.first().map(|doubled| format!("{doubled:?}"));
-        claim(doubled.len(), "submissions became several tasks", first);
+        let first = verdict.doubled.first().map(|doubled| format!("{doubled:?}"));
+        claim(verdict.doubled.len(), "submissions became several tasks", first);
         let unexcused: Vec<_> = verdict
             .repeats
             .iter()
@@ -114,13 +109,6 @@ impl fmt::Display for Report {
             row(&format!("… {cause}"), &count)?;
         }
         row("submissions that became two tasks", &self.verdict.doubled.len())?;
-        let by_growth = self
-            .verdict
-            .doubled
-            .iter()
-            .filter(|doubled| doubled.by_growth)
-            .count();
-        row("… while the pipeline got partitions", &by_growth)?;
         row("activations of shards", &self.activations)?;
         row("checkpoints saved", &self.checkpoints)?;
         row("looks at the table of shards", &self.looks)?;

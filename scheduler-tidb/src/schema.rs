@@ -18,28 +18,29 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version (
     PRIMARY KEY (version) CLUSTERED)";
 
 /// The statements of each version, from 1. `{ttl}` is ON or OFF.
-const STEPS: [&[&str]; 1] = [&[
-    "CREATE TABLE IF NOT EXISTS catalog_version (
+const STEPS: [&[&str]; 2] = [
+    &[
+        "CREATE TABLE IF NOT EXISTS catalog_version (
         id TINYINT UNSIGNED NOT NULL,
         version BIGINT UNSIGNED NOT NULL,
         pruned BIGINT UNSIGNED NOT NULL,
         last_pipeline INT UNSIGNED NOT NULL,
         PRIMARY KEY (id) CLUSTERED)",
-    "INSERT IGNORE INTO catalog_version (id, version, pruned, last_pipeline) VALUES (1, 0, 0, 0)",
-    "CREATE TABLE IF NOT EXISTS catalog_removed (
+        "INSERT IGNORE INTO catalog_version (id, version, pruned, last_pipeline) VALUES (1, 0, 0, 0)",
+        "CREATE TABLE IF NOT EXISTS catalog_removed (
         kind TINYINT UNSIGNED NOT NULL,
         name VARBINARY(200) NOT NULL,
         changed BIGINT UNSIGNED NOT NULL,
         removed_at DATETIME(6) NOT NULL,
         PRIMARY KEY (kind, name) CLUSTERED,
         KEY by_change (changed))",
-    "CREATE TABLE IF NOT EXISTS client (
+        "CREATE TABLE IF NOT EXISTS client (
         name VARBINARY(63) NOT NULL,
         created_at BIGINT UNSIGNED NOT NULL,
         changed BIGINT UNSIGNED NOT NULL,
         PRIMARY KEY (name) CLUSTERED,
         KEY by_change (changed))",
-    "CREATE TABLE IF NOT EXISTS api_key (
+        "CREATE TABLE IF NOT EXISTS api_key (
         hash BINARY(32) NOT NULL,
         client VARBINARY(63) NOT NULL,
         label BLOB NOT NULL,
@@ -47,14 +48,14 @@ const STEPS: [&[&str]; 1] = [&[
         changed BIGINT UNSIGNED NOT NULL,
         PRIMARY KEY (hash) CLUSTERED,
         KEY by_change (changed))",
-    "CREATE TABLE IF NOT EXISTS application (
+        "CREATE TABLE IF NOT EXISTS application (
         client VARBINARY(63) NOT NULL,
         name VARBINARY(63) NOT NULL,
         created_at BIGINT UNSIGNED NOT NULL,
         changed BIGINT UNSIGNED NOT NULL,
         PRIMARY KEY (client, name) CLUSTERED,
         KEY by_change (changed))",
-    "CREATE TABLE IF NOT EXISTS pipeline (
+        "CREATE TABLE IF NOT EXISTS pipeline (
         id INT UNSIGNED NOT NULL,
         client VARBINARY(63) NOT NULL,
         application VARBINARY(63) NOT NULL,
@@ -74,13 +75,13 @@ const STEPS: [&[&str]; 1] = [&[
         PRIMARY KEY (id) CLUSTERED,
         UNIQUE KEY by_path (client, application, name),
         KEY by_change (changed))",
-    "CREATE TABLE IF NOT EXISTS node (
+        "CREATE TABLE IF NOT EXISTS node (
         id BINARY(16) NOT NULL,
         name BLOB NOT NULL,
         address BLOB NOT NULL,
         expire_at DATETIME(6) NOT NULL,
         PRIMARY KEY (id) CLUSTERED)",
-    "CREATE TABLE IF NOT EXISTS shard (
+        "CREATE TABLE IF NOT EXISTS shard (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         epoch INT UNSIGNED NOT NULL,
@@ -91,13 +92,13 @@ const STEPS: [&[&str]; 1] = [&[
         resume_offset BIGINT UNSIGNED NOT NULL,
         state_pieces INT UNSIGNED NOT NULL,
         PRIMARY KEY (pipeline, partition_no) CLUSTERED)",
-    "CREATE TABLE IF NOT EXISTS shard_state (
+        "CREATE TABLE IF NOT EXISTS shard_state (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         piece INT UNSIGNED NOT NULL,
         body MEDIUMBLOB NOT NULL,
         PRIMARY KEY (pipeline, partition_no, piece) CLUSTERED)",
-    "CREATE TABLE IF NOT EXISTS result_segment (
+        "CREATE TABLE IF NOT EXISTS result_segment (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         first_offset BIGINT UNSIGNED NOT NULL,
@@ -110,7 +111,7 @@ const STEPS: [&[&str]; 1] = [&[
         PRIMARY KEY (pipeline, partition_no, first_offset, epoch, checkpoint) CLUSTERED,
         KEY by_expiry (expire_at))
         TTL = expire_on + INTERVAL 1 DAY TTL_ENABLE = '{ttl}' TTL_JOB_INTERVAL = '24h'",
-    "CREATE TABLE IF NOT EXISTS dead_task (
+        "CREATE TABLE IF NOT EXISTS dead_task (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         task_offset BIGINT UNSIGNED NOT NULL,
@@ -121,7 +122,7 @@ const STEPS: [&[&str]; 1] = [&[
         KEY by_expiry (expire_at),
         KEY by_pipeline (pipeline, expire_at))
         TTL = expire_on + INTERVAL 1 DAY TTL_ENABLE = '{ttl}' TTL_JOB_INTERVAL = '24h'",
-    "CREATE TABLE IF NOT EXISTS parked_task (
+        "CREATE TABLE IF NOT EXISTS parked_task (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         task_offset BIGINT UNSIGNED NOT NULL,
@@ -129,7 +130,7 @@ const STEPS: [&[&str]; 1] = [&[
         body LONGBLOB NOT NULL,
         PRIMARY KEY (pipeline, partition_no, task_offset) CLUSTERED,
         KEY by_time (pipeline, partition_no, wake_at))",
-    "CREATE TABLE IF NOT EXISTS idempotency_key (
+        "CREATE TABLE IF NOT EXISTS idempotency_key (
         pipeline INT UNSIGNED NOT NULL,
         partition_no INT UNSIGNED NOT NULL,
         hash BINARY(16) NOT NULL,
@@ -139,7 +140,9 @@ const STEPS: [&[&str]; 1] = [&[
         PRIMARY KEY (pipeline, partition_no, hash) CLUSTERED,
         KEY by_expiry (expire_at))
         TTL = expire_on + INTERVAL 1 DAY TTL_ENABLE = '{ttl}' TTL_JOB_INTERVAL = '24h'",
-]];
+    ],
+    &["ALTER TABLE pipeline ADD COLUMN IF NOT EXISTS key_partitions INT UNSIGNED NULL AFTER partitions"],
+];
 
 /// Brings the tables to the newest version; of nodes that start together one does it, and the others wait.
 pub(crate) async fn migrate(

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::store::StoreError;
-use crate::id::PipelineId;
+use crate::id::{Partition, PipelineId};
+use crate::key::KeyHash;
 use crate::name::{Name, PipelinePath};
 use crate::policy::PipelinePolicy;
 use crate::time::Timestamp;
@@ -62,6 +63,8 @@ pub struct Pipeline {
     pub created_at: Timestamp,
     /// How many partitions its log has.
     pub partitions: u32,
+    /// Tasks with idempotency keys lie in the first so many of them: as many as it was made with, so that a key's partition never changes.
+    pub key_partitions: u32,
     /// What its shards go by.
     pub policy: PipelinePolicy,
     /// Whether its tasks wait until it is resumed.
@@ -72,6 +75,13 @@ pub struct Pipeline {
     pub deployment: Option<Deployment>,
     /// Whether it is being deleted: nothing is accepted any more.
     pub deleting: bool,
+}
+
+impl Pipeline {
+    /// The partition in which all tasks of an idempotency key lie, however many partitions there are by now.
+    pub fn partition_of(&self, key: KeyHash) -> Partition {
+        key.partition(self.key_partitions)
+    }
 }
 
 /// Where the workers of a pipeline come from.

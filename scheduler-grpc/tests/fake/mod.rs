@@ -116,6 +116,7 @@ impl FakeGateway {
                 version: 1,
                 created_at: Timestamp::from_millis(1),
                 partitions: 1,
+                key_partitions: 1,
                 policy: PipelinePolicy::default(),
                 paused: false,
                 definition: Bytes::from_static(b"{}"),

@@ -116,6 +116,7 @@ fn pipeline() -> PipelineView {
             version: u64::MAX,
             created_at: Timestamp::from_millis(3),
             partitions: 4,
+            key_partitions: 3,
             policy,
             paused: true,
             definition: Bytes::from_static(b"\xff\x00"),

@@ -128,6 +128,7 @@ impl FakeGateway {
                 version: 3,
                 created_at: Timestamp::from_millis(1_000),
                 partitions: 4,
+                key_partitions: 4,
                 policy: PipelinePolicy::default(),
                 paused: false,
                 definition: Bytes::from_static(br#"{"pipeline":[{"executor":"wget","commands":["a"]}]}"#),

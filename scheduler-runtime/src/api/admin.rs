@@ -314,6 +314,7 @@ impl LocalNode {
             version: 0,
             created_at: self.inner.clock.now(),
             partitions,
+            key_partitions: partitions,
             policy,
             paused: false,
             definition,

@@ -36,7 +36,7 @@ impl LocalNode {
         let mut asked: BTreeMap<Partition, Vec<(usize, KeyHash)>> = BTreeMap::new();
         for (index, task) in tasks.iter().enumerate() {
             if let Some(key) = key_of(task) {
-                let partition = key.partition(served.pipeline.partitions);
+                let partition = served.pipeline.partition_of(key);
                 asked.entry(partition).or_default().push((index, key));
             }
         }
@@ -123,7 +123,7 @@ impl LocalNode {
                 continue;
             }
             let turn = || Partition(served.turn.fetch_add(1, Ordering::Relaxed) % partitions);
-            let partition = key_of(&task).map_or_else(turn, |key| key.partition(partitions));
+            let partition = key_of(&task).map_or_else(turn, |key| served.pipeline.partition_of(key));
             let part = parts.entry(partition).or_default();
             part.0.push(index);
             part.1.push(task);
@@ -166,7 +166,7 @@ impl TaskApi for LocalNode {
         let served = self.served(path)?;
         self.check_all(&served, &tasks)?;
         for key in tasks.iter().filter_map(key_of) {
-            let partition = key.partition(served.pipeline.partitions);
+            let partition = served.pipeline.partition_of(key);
             self.check_here(ShardId::new(served.pipeline.id, partition))?;
         }
         self.take(&served, tasks).await

@@ -199,6 +199,36 @@ async fn tasks_of_one_key_are_one_task_on_all_nodes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_stays_one_task_when_the_pipeline_gets_partitions() {
+    let world = World::default();
+    let nodes = world.three().await;
+    let path = create(&nodes[0].node, "p", 2).await;
+    world.settled(&nodes[1].node, &path, &[1, 1]).await;
+    let batch = || -> Vec<_> { (0..20).map(|key| keyed(&format!("key {key}"))).collect() };
+    let first = soon(nodes[0].node.submit(&path, batch())).await.unwrap();
+    for _ in &first {
+        let leases = soon(nodes[2].node.poll(&path, ANNA, 1, EVER)).await.unwrap();
+        soon(
+            nodes[2]
+                .node
+                .report(&path, ANNA, vec![report(&leases[0], success())]),
+        )
+        .await
+        .unwrap();
+    }
+    let more = PipelineChange {
+        partitions: Some(6),
+        ..PipelineChange::default()
+    };
+    soon(nodes[1].node.change_pipeline(&path, more)).await.unwrap();
+    world.settled(&nodes[1].node, &path, &[2, 2, 2]).await;
+    for member in &nodes {
+        let again = soon(member.node.submit(&path, batch())).await.unwrap();
+        assert_eq!(again, first);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_sees_what_happens_on_other_nodes() {
     let world = World::default();
     let nodes = world.three().await;

@@ -32,6 +32,7 @@ async fn world(pipelines: usize) -> World {
             version: 0,
             created_at,
             partitions: 1,
+            key_partitions: 1,
             policy: PipelinePolicy::default(),
             paused: false,
             definition: Bytes::new(),

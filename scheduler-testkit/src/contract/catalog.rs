@@ -61,6 +61,7 @@ pub(super) fn pipeline(application: &str, pipeline: &str) -> Pipeline {
         version: 0,
         created_at: at(7),
         partitions: 4,
+        key_partitions: 3,
         policy: PipelinePolicy::default(),
         paused: false,
         definition: "{}".into(),

@@ -251,9 +251,9 @@ async fn put_pipeline(write: &mut Write<'_>, pipeline: &Pipeline) -> Done<()> {
     encoding::put_policy(&mut policy, &pipeline.policy);
     let deployment = pipeline.deployment.as_ref();
     sqlx::query(
-        "REPLACE INTO pipeline (id, client, application, name, version, created_at, partitions, paused, deleting, policy, \
-         definition, chart, chart_values, min_replicas, max_replicas, changed) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "REPLACE INTO pipeline (id, client, application, name, version, created_at, partitions, key_partitions, paused, deleting, \
+         policy, definition, chart, chart_values, min_replicas, max_replicas, changed) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(pipeline.id.0)
     .bind(bytes(&pipeline.path.client))
@@ -262,6 +262,7 @@ async fn put_pipeline(write: &mut Write<'_>, pipeline: &Pipeline) -> Done<()> {
     .bind(pipeline.version)
     .bind(pipeline.created_at.as_millis())
     .bind(pipeline.partitions)
+    .bind(pipeline.key_partitions)
     .bind(pipeline.paused)
     .bind(pipeline.deleting)
     .bind(policy)
@@ -368,6 +369,9 @@ fn pipeline(row: &MySqlRow) -> Done<Pipeline> {
     let values: Option<Vec<u8>> = row.try_get("chart_values")?;
     let (min, max): (Option<u32>, Option<u32>) = (row.try_get("min_replicas")?, row.try_get("max_replicas")?);
     let definition: Vec<u8> = row.try_get("definition")?;
+    let partitions: u32 = row.try_get("partitions")?;
+    // Who wrote it may not have known of them yet.
+    let key_partitions: Option<u32> = row.try_get("key_partitions")?;
     Ok(Pipeline {
         id: PipelineId(id),
         path: PipelinePath {
@@ -377,7 +381,8 @@ fn pipeline(row: &MySqlRow) -> Done<Pipeline> {
         },
         version: row.try_get("version")?,
         created_at: Timestamp::from_millis(row.try_get("created_at")?),
-        partitions: row.try_get("partitions")?,
+        partitions,
+        key_partitions: key_partitions.unwrap_or(partitions),
         policy: encoding::policy(policy.into()).map_err(damaged(format!("the policy of pipeline {id}")))?,
         paused: row.try_get("paused")?,
         definition: definition.into(),

@@ -198,6 +198,7 @@ fn put_pipeline(pipeline: Pipeline) -> wire::Pipeline {
             max_replicas: deployment.replicas.max,
         }),
         deleting: pipeline.deleting,
+        key_partitions: pipeline.key_partitions,
     }
 }
 
@@ -208,6 +209,10 @@ fn pipeline(pipeline: wire::Pipeline) -> Decoded<Pipeline> {
         version: pipeline.version,
         created_at: Timestamp::from_millis(pipeline.created_at_ms),
         partitions: pipeline.partitions,
+        key_partitions: match pipeline.key_partitions {
+            0 => pipeline.partitions,
+            some => some,
+        },
         policy: policy(pipeline.policy)?,
         paused: pipeline.paused,
         definition: pipeline.definition,

@@ -51,11 +51,10 @@ impl TaskApi for ClusterNode {
         }
         let served = self.served(path).await?;
         self.local.check_all(&served, &tasks)?;
-        let partitions = served.pipeline.partitions;
         let (mut plain, mut keyed) = (Vec::new(), Vec::new());
         for (index, task) in tasks.into_iter().enumerate() {
             match key_of(&task) {
-                Some(key) => keyed.push((key.partition(partitions), (index, task))),
+                Some(key) => keyed.push((served.pipeline.partition_of(key), (index, task))),
                 None => plain.push((index, task)),
             }
         }
