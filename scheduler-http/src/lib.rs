@@ -47,6 +47,7 @@ mod cursor;
 mod extract;
 mod human;
 mod idle;
+mod metrics;
 mod opaque;
 mod problem;
 #[expect(unused_qualifications, reason = "utoipa's attribute writes them")]
@@ -64,6 +65,7 @@ use scheduler_core::port::inspect::Inspect;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::HttpConfig;
+pub use metrics::metrics_router;
 pub use serve::serve;
 
 /// What handlers share.
