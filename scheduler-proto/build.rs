@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "proto/worker.proto",
     "proto/api.proto",
     "proto/node.proto",
     "proto/exec.proto",
+    "proto/externalscaler.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

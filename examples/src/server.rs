@@ -28,6 +28,7 @@ pub struct Server {
     pid: Pid,
     http: String,
     grpc: String,
+    metrics: Option<String>,
     log: PathBuf,
     _stdout: Lines<BufReader<ChildStdout>>,
 }
@@ -89,6 +90,7 @@ impl Server {
             pid: Pid::from_raw(i32::try_from(pid)?),
             http,
             grpc,
+            metrics: address("metrics="),
             log: options.log.clone(),
             _stdout: stdout,
         })
@@ -107,6 +109,11 @@ impl Server {
     /// Where it serves gRPC: `http://host:port`.
     pub fn grpc(&self) -> &str {
         &self.grpc
+    }
+
+    /// Where it serves metrics, if it does: `http://host:port/metrics`.
+    pub fn metrics(&self) -> Option<&str> {
+        self.metrics.as_deref()
     }
 
     /// Its HTTP API.

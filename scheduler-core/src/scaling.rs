@@ -45,6 +45,22 @@ impl Default for ScalingPolicy {
     }
 }
 
+impl ScalingPolicy {
+    /// How many workers a load needs, whatever there are.
+    pub fn needed(&self, load: Load) -> u32 {
+        let slots = u64::from(self.slots_per_worker.max(1));
+        let each = load.service_time.unwrap_or(self.assumed_service_time);
+        // Nanoseconds in 128 bits hold any number of tasks of any length that a Duration can say, save absurd ones: saturate.
+        let work = u128::from(load.waiting.saturating_add(load.running)).saturating_mul(each.as_nanos());
+        let target = self.target.as_nanos().max(1).saturating_mul(slots.into());
+        let for_work = u32::try_from(work.div_ceil(target)).unwrap_or(u32::MAX);
+        // However short tasks are, what waits needs somebody; and no worker is taken from under a running task.
+        let for_waiting = u32::from(load.waiting > 0);
+        let for_running = u32::try_from(load.running.div_ceil(slots)).unwrap_or(u32::MAX);
+        for_work.max(for_waiting).max(for_running)
+    }
+}
+
 /// What a pipeline has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
@@ -54,6 +70,30 @@ pub struct Load {
     pub running: u64,
     /// What a task takes, as measured lately.
     pub service_time: Option<Duration>,
+}
+
+/// Measures what a task takes, from how many have succeeded and how long all of them took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    succeeded: u64,
+    busy_ms: u64,
+    known: Option<Duration>,
+}
+
+impl Pace {
+    /// Takes in how many tasks have succeeded so far and how many milliseconds they took together; what a task takes, as measured lately.
+    ///
+    /// Both counts fall back when shards come or go: only what has grown is measured.
+    pub fn observe(&mut self, succeeded: u64, busy_ms: u64) -> Option<Duration> {
+        let ended = succeeded.saturating_sub(self.succeeded);
+        if let Some(latest) = busy_ms.saturating_sub(self.busy_ms).checked_div(ended) {
+            let latest = Duration::from_millis(latest);
+            // Half of what was known before: a change is seen within a few looks, a single odd task hardly.
+            self.known = Some(self.known.map_or(latest, |known| (known + latest) / 2));
+        }
+        (self.succeeded, self.busy_ms) = (succeeded, busy_ms);
+        self.known
+    }
 }
 
 /// Decides for one pipeline. Feed it regularly; how often is only a matter of how soon it notices.
@@ -108,18 +148,8 @@ impl Scaler {
         self.workers
     }
 
-    /// How many workers the load needs, whatever there are.
     fn needed(&self, load: Load) -> u32 {
-        let slots = u64::from(self.policy.slots_per_worker.max(1));
-        let each = load.service_time.unwrap_or(self.policy.assumed_service_time);
-        // Nanoseconds in 128 bits hold any number of tasks of any length that a Duration can say, save absurd ones: saturate.
-        let work = u128::from(load.waiting.saturating_add(load.running)).saturating_mul(each.as_nanos());
-        let target = self.policy.target.as_nanos().max(1).saturating_mul(slots.into());
-        let for_work = u32::try_from(work.div_ceil(target)).unwrap_or(u32::MAX);
-        // However short tasks are, what waits needs somebody; and no worker is taken from under a running task.
-        let for_waiting = u32::from(load.waiting > 0);
-        let for_running = u32::try_from(load.running.div_ceil(slots)).unwrap_or(u32::MAX);
-        self.clamp(for_work.max(for_waiting).max(for_running))
+        self.clamp(self.policy.needed(load))
     }
 
     fn clamp(&self, workers: u32) -> u32 {
@@ -182,6 +212,18 @@ mod tests {
             ..Load::default()
         };
         assert_eq!(scaler.observe(at(0), unknown), 5);
+    }
+
+    #[test]
+    fn what_a_task_takes_follows_the_latest_ones() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.observe(0, 0), None);
+        assert_eq!(pace.observe(10, 10_000), Some(Duration::from_secs(1)));
+        assert_eq!(pace.observe(10, 10_000), Some(Duration::from_secs(1)));
+        assert_eq!(pace.observe(12, 16_000), Some(Duration::from_secs(2)));
+        // A shard has gone with what it counted.
+        assert_eq!(pace.observe(2, 1_000), Some(Duration::from_secs(2)));
+        assert_eq!(pace.observe(3, 5_000), Some(Duration::from_secs(3)));
     }
 
     prop_compose! {

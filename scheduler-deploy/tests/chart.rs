@@ -271,8 +271,8 @@ fn no_file_outside_of_the_chart_is_read() {
 fn the_charts_of_the_examples_are_read() {
     let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/charts");
     let ocr = read(&charts.join("ocr"), "").unwrap();
-    assert_eq!(names(&ocr), ["tesseract", "wget"]);
-    assert_eq!(ocr.executors[0].environment["OMP_THREAD_LIMIT"], "1");
+    assert_eq!(names(&ocr), ["wget", "tesseract"]);
+    assert_eq!(ocr.executors[1].environment["OMP_THREAD_LIMIT"], "1");
     assert_eq!(ocr.replicas, Some(Replicas { min: 1, max: 10 }));
     let filled = |chart: Chart, params: &str| {
         let definition = chart.definition.unwrap();
@@ -298,4 +298,20 @@ fn the_charts_of_the_examples_are_read() {
     let commands = filled(coreutils, r#"{"text": "-n it's $(id)\n"}"#).unwrap();
     println!("{commands:#?}");
     assert_eq!(commands.len(), 4);
+}
+
+/// The chart for any pipeline, with the values of one: no chart of its own is needed.
+#[test]
+fn the_chart_for_pipelines_is_read_with_the_values_of_a_request() {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/pipeline");
+    let values = r#"{
+        "pipeline": [{"executor": "count", "commands": ["wc -w < {{pipe}}/text"]}],
+        "executors": [{"name": "count", "image": "debian:12-slim", "env": {"LANG": "C"}}],
+        "replicas": {"min": 0}
+    }"#;
+    let count = read(&chart, values).unwrap();
+    assert_eq!(names(&count), ["count"]);
+    assert_eq!(count.executors[0].environment["LANG"], "C");
+    assert_eq!(count.replicas, Some(Replicas { min: 0, max: 4 }));
+    assert_eq!(count.definition.unwrap().steps().len(), 1);
 }

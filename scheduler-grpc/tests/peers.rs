@@ -133,6 +133,7 @@ async fn ask_all(node: &dyn PeerGateway) -> Vec<String> {
         format!("{:?}", node.create_pipeline(&caller, &name("a"), bare).await),
         format!("{:?}", node.pipelines(&caller, &name("a")).await),
         format!("{:?}", node.pipeline(path).await),
+        format!("{:?}", node.load(path).await),
         format!("{:?}", node.change_pipeline(path, change).await),
         format!(
             "{:?}",

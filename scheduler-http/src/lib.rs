@@ -48,6 +48,7 @@ mod extract;
 mod human;
 mod idle;
 mod linger;
+mod metrics;
 mod opaque;
 mod problem;
 #[expect(unused_qualifications, reason = "utoipa's attribute writes them")]
@@ -65,6 +66,7 @@ use scheduler_core::port::inspect::Inspect;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::HttpConfig;
+pub use metrics::metrics_router;
 pub use serve::serve;
 
 /// What handlers share.

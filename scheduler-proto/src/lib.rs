@@ -6,6 +6,7 @@
 //! | [`api`] | `api.proto` | clients and scheduler |
 //! | [`node`] | `node.proto` | the nodes of a cluster |
 //! | [`exec`] | `exec.proto` | pipeline agent and command executors |
+//! | [`externalscaler`] | `externalscaler.proto` | KEDA and scheduler |
 //!
 //! ```
 //! use scheduler_proto::worker::{LeaseRef, SessionRequest, session_request::Kind};
@@ -17,6 +18,8 @@
 
 #[doc(inline)]
 pub use generated::exec;
+#[doc(inline)]
+pub use generated::externalscaler;
 /// Between clients and scheduler.
 pub use generated::scheduler::api::v1 as api;
 /// Between the nodes of a cluster.
@@ -55,6 +58,11 @@ mod generated {
     /// Between pipeline agent and command executors.
     pub mod exec {
         tonic::include_proto!("exec");
+    }
+
+    /// Between KEDA and the scheduler.
+    pub mod externalscaler {
+        tonic::include_proto!("externalscaler");
     }
 }
 

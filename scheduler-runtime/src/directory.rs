@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::{ApiKey, ApiKeyHash, Application, CatalogSnapshot, Client, Pipeline};
 use scheduler_core::port::cluster::{CatalogChanges, Removed};
+use scheduler_core::port::gateway::PipelineLoad;
 use scheduler_core::port::log::Topic;
 use scheduler_pipeline::PipelineDefinition;
 
@@ -22,6 +23,8 @@ pub(crate) struct Served {
     pub(crate) mailbox: Mailbox,
     /// Where the next submission without a key goes, modulo the partitions.
     pub(crate) turn: Arc<AtomicU32>,
+    /// The turn of its actor in which there was nothing to do and nothing to come, and what there had been.
+    pub(crate) idle: Mutex<Option<(u64, PipelineLoad)>>,
 }
 
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::catalog::Application;
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
-    PageCursor, PipelineChange, PipelineView, Report, TaskApi, TaskFilter, TaskStream, TaskView, Verdict,
-    WorkerApi, WorkerHello, WorkerSession,
+    PageCursor, PipelineChange, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter, TaskStream,
+    TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
 };
 use scheduler_core::task::TaskSpec;
 
@@ -60,6 +60,10 @@ impl AdminApi for Node {
 
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         self.gateway.pipeline(path).await
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        self.gateway.load(path).await
     }
 
     async fn change_pipeline(

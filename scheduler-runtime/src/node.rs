@@ -414,6 +414,7 @@ impl Inner {
             turn,
             pipeline: pipeline.clone(),
             mailbox,
+            idle: std::sync::Mutex::default(),
         });
         if before.is_some() {
             served.mailbox.tell(Message::Update(pipeline)).await;

@@ -1,13 +1,17 @@
-//! Scales each deployment on the work that waits.
+//! Scales each deployment on the work that waits, and tells of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
 use scheduler_core::id::PipelineId;
+use scheduler_core::name::PipelinePath;
 use scheduler_core::port::catalog::Replicas;
 use scheduler_core::port::deploy::Deployer;
-use scheduler_core::scaling::{Load, Scaler, ScalingPolicy};
+use scheduler_core::port::gateway::{ApiError, PipelineLoad, Queues};
+use scheduler_core::scaling::{Load, Pace, Scaler, ScalingPolicy};
 use tracing::{info, warn};
 
 use crate::cluster::ClusterNode;
@@ -17,17 +21,51 @@ use crate::node::Node;
 /// How often the load of deployments is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Loads that are asked for at once for the metric.
+const QUEUES_AT_ONCE: usize = 16;
+
 /// One deployment.
 struct Scaled {
     bounds: Replicas,
     scaler: Scaler,
-    /// What had succeeded at the last look, and how long it took in all.
-    succeeded: u64,
-    busy_ms: u64,
-    service_time: Option<Duration>,
+    pace: Pace,
     workers: u32,
-    /// The turn of its actor in which there was nothing to do and nothing to come.
-    idle_at: Option<u64>,
+}
+
+impl Node {
+    /// What a pipeline has to do, on all nodes.
+    async fn load_of(&self, served: &Served) -> Result<PipelineLoad, ApiError> {
+        match &self.inner.cluster {
+            Some(cluster) => {
+                let cluster = ClusterNode::of(self.inner.clone(), cluster.clone());
+                cluster.load_of(served).await
+            }
+            None => self.local().load_of(served).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Queues for Node {
+    async fn queues(&self) -> Vec<(PipelinePath, PipelineLoad)> {
+        let mut ours = self.inner.directory.pipelines();
+        ours.retain(|served| !served.pipeline.deleting && self.inner.deploys(served.pipeline.id));
+        ours.sort_by(|a, b| a.pipeline.path.cmp(&b.pipeline.path));
+        let loads = ours.into_iter().map(|served| async move {
+            let load = self.load_of(&served).await;
+            (served.pipeline.path.clone(), load)
+        });
+        let known = stream::iter(loads)
+            .buffered(QUEUES_AT_ONCE)
+            .filter_map(async |(path, load)| match load {
+                Ok(load) => Some((path, load)),
+                Err(problem) => {
+                    warn!(pipeline = %path, error = &problem as &dyn std::error::Error, "its queue is not told of");
+                    None
+                }
+            });
+        known.collect().await
+    }
 }
 
 /// Looks at every deployment with room to scale, while the node runs.
@@ -67,57 +105,24 @@ async fn look(
     let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled {
         bounds,
         scaler: Scaler::new(ScalingPolicy::default(), bounds, bounds.min),
-        succeeded: 0,
-        busy_ms: 0,
-        service_time: None,
+        pace: Pace::default(),
         workers: bounds.min,
-        idle_at: None,
     });
     if scaled.bounds != bounds {
         scaled.bounds = bounds;
         scaled.scaler.set_bounds(bounds);
-        scaled.idle_at = None;
     }
-    // A pipeline that had nothing to do and heard nothing since has nothing to do.
-    if scaled.idle_at == Some(served.mailbox.turns()) {
-        return;
-    }
-    let Ok((status, mut backlog)) = node.local().load(served).await else {
+    // Without an answer the number of workers stays as it is.
+    let Ok(load) = node.load_of(served).await else {
         return;
     };
-    let mut counts = status.counts;
-    // Shards that came or went make the sums jump; only what has grown is measured.
-    let ended = counts.succeeded.saturating_sub(scaled.succeeded);
-    if let Some(latest) = counts.busy_ms.saturating_sub(scaled.busy_ms).checked_div(ended) {
-        let latest = Duration::from_millis(latest);
-        // Half of what was known before: a change is seen within a few looks, a single odd task hardly.
-        scaled.service_time = Some(scaled.service_time.map_or(latest, |known| (known + latest) / 2));
-    }
-    (scaled.succeeded, scaled.busy_ms) = (counts.succeeded, counts.busy_ms);
-    if let Some(cluster) = &node.inner.cluster {
-        let cluster = ClusterNode::of(node.inner.clone(), cluster.clone());
-        // Without an answer the number of workers stays as it is.
-        let Ok(elsewhere) = cluster.elsewhere(served).await else {
-            return;
-        };
-        backlog += elsewhere.backlog;
-        counts.ready += elsewhere.ready;
-        counts.delayed += elsewhere.delayed;
-        counts.running += elsewhere.running;
-    }
-    let waiting = if pipeline.paused {
-        0
-    } else {
-        backlog + counts.ready
-    };
+    let waiting = load.waiting();
     let load = Load {
         waiting,
-        running: counts.running,
-        service_time: scaled.service_time,
+        running: load.running,
+        service_time: scaled.pace.observe(load.succeeded, load.busy_ms),
     };
     let wanted = scaled.scaler.observe(node.inner.clock.now(), load);
-    let is_idle = backlog + counts.ready + counts.delayed + counts.running == 0 && wanted == bounds.min;
-    let all_here = status.tails.len() == pipeline.partitions as usize;
     if wanted != scaled.workers {
         if let Err(problem) = deployer.scale(pipeline.id, wanted).await {
             let problem = &problem as &dyn std::error::Error;
@@ -127,5 +132,4 @@ async fn look(
         info!(pipeline = %pipeline.path, from = scaled.workers, to = wanted, waiting, "workers are scaled");
         scaled.workers = wanted;
     }
-    scaled.idle_at = status.turn.filter(|_| is_idle && all_here);
 }

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -39,6 +40,10 @@ pub struct Arguments {
     /// On SIGTERM: milliseconds without a call after which to end at once.
     #[arg(long, env = "COMMAND_EXECUTOR_DRAIN_IDLE_MS", default_value_t = 1_000)]
     pub drain_idle_ms: u64,
+
+    /// Copy this program to a file and end: for the containers of other tools, which need not have it in their images.
+    #[arg(long, value_name = "FILE")]
+    pub install: Option<PathBuf>,
 
     /// Drain when standard input ends, as it does when the process that started this one dies.
     #[arg(long, env = "EXIT_WITH_STDIN", value_parser = clap::builder::FalseyValueParser::new())]

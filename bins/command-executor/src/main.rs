@@ -1,5 +1,6 @@
 //! The `command-executor` binary: configuration, signals, and nothing else.
 
+use anyhow::Context as _;
 use clap::Parser;
 use command_executor::{Arguments, serve};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,12 @@ async fn main() -> anyhow::Result<()> {
         // Who reads the log may be gone, and a complaint about it would be a panic.
         .log_internal_errors(false)
         .init();
+
+    if let Some(file) = &arguments.install {
+        let own = std::env::current_exe().context("where this program is")?;
+        std::fs::copy(own, file).with_context(|| format!("--install {}", file.display()))?;
+        return Ok(());
+    }
 
     let listener = arguments.listen.bind().await?;
     let config = arguments.config();

@@ -374,3 +374,29 @@ async fn health_and_reflection_are_served() {
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert_eq!(names, ["exec.ExecService", "grpc.health.v1.Health"]);
 }
+
+#[tokio::test]
+async fn it_puts_itself_where_other_containers_find_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("command-executor");
+    let install = |program: &str, file: &std::path::Path| {
+        std::process::Command::new(program)
+            .arg("--install")
+            .arg(file)
+            .output()
+            .unwrap()
+    };
+    let installed = install(env!("CARGO_BIN_EXE_command-executor"), &file);
+    assert!(installed.status.success(), "{installed:?}");
+    // What was put there is the program: it does the same again.
+    let again = directory.path().join("again");
+    assert!(install(file.to_str().unwrap(), &again).status.success());
+    assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
+    let nowhere = install(file.to_str().unwrap(), &directory.path().join("missing/file"));
+    assert!(!nowhere.status.success());
+    let problem = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(
+        problem.contains("--install") && problem.contains("missing/file"),
+        "{problem}"
+    );
+}

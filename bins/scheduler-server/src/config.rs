@@ -27,6 +27,10 @@ pub struct Arguments {
     #[arg(long, env = "SCHEDULER_GRPC", default_value = "127.0.0.1:50050")]
     pub grpc: SocketAddr,
 
+    /// Where `/metrics` is served for Prometheus, of all clients and without a key; port 0 takes a free one. Nowhere if not said.
+    #[arg(long, env = "SCHEDULER_METRICS", value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+
     /// The address at which workers reach this node over gRPC, as `http://host:port`. Default: where gRPC is served.
     #[arg(long, env = "SCHEDULER_ADVERTISE")]
     pub advertise: Option<String>,

@@ -35,6 +35,10 @@ async fn main() -> anyhow::Result<()> {
 
     let http = bind(arguments.http, "--http").await?;
     let grpc = bind(arguments.grpc, "--grpc").await?;
+    let metrics = match arguments.metrics {
+        Some(address) => Some(bind(address, "--metrics").await?),
+        None => None,
+    };
     let grpc_url = format!("http://{}", grpc.local_addr()?);
     let http_url = format!("http://{}", http.local_addr()?);
     let advertise = arguments.advertise.clone().unwrap_or_else(|| grpc_url.clone());
@@ -71,6 +75,19 @@ async fn main() -> anyhow::Result<()> {
     let http = tokio::spawn(async move {
         scheduler_http::serve(http, router, &config, stop_http.cancelled_owned()).await
     });
+    let mut where_metrics = String::new();
+    let metrics = match metrics {
+        Some(listener) => {
+            where_metrics = format!(" metrics=http://{}/metrics", listener.local_addr()?);
+            let router = scheduler_http::metrics_router(Arc::new(node.clone()));
+            let stop = stop.clone();
+            Some(tokio::spawn(async move {
+                let config = HttpConfig::default();
+                scheduler_http::serve(listener, router, &config, stop.cancelled_owned()).await
+            }))
+        }
+        None => None,
+    };
     let mut server = GrpcServer::new(gateway);
     if let Some(membership) = &storage.membership {
         server = server.nodes(membership.secret.clone(), Arc::new(node.local()));
@@ -78,7 +95,10 @@ async fn main() -> anyhow::Result<()> {
     let grpc = tokio::spawn(server.serve(grpc, stop.clone().cancelled_owned()));
 
     // For whoever started us: where we are, and that we are.
-    writeln!(std::io::stdout(), "ready http={http_url} grpc={grpc_url}")?;
+    writeln!(
+        std::io::stdout(),
+        "ready http={http_url} grpc={grpc_url}{where_metrics}"
+    )?;
     info!(%http_url, %grpc_url, data = %arguments.data.display(), "ready");
 
     tokio::select! {
@@ -93,6 +113,9 @@ async fn main() -> anyhow::Result<()> {
     stop.cancel();
     http.await??;
     grpc.await??;
+    if let Some(metrics) = metrics {
+        metrics.await??;
+    }
     info!("everything is saved; bye");
     Ok(())
 }

@@ -14,7 +14,7 @@ use futures_core::Stream;
 use super::BoxError;
 use super::catalog::{Application, Pipeline};
 use super::deploy::Rollout;
-use crate::id::{Attempt, Epoch, LeaseToken, Offset, Partition, ShardId, TaskId, WorkerId};
+use crate::id::{Attempt, Epoch, LeaseToken, Offset, Partition, PipelineId, ShardId, TaskId, WorkerId};
 use crate::name::{Name, PipelinePath};
 use crate::outcome::{AttemptOutcome, DeadReason, DeadTask};
 use crate::policy::PipelinePolicy;
@@ -197,6 +197,43 @@ pub struct PipelineCounts {
     pub workers: u64,
 }
 
+/// What a pipeline has to do: what scaling goes by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PipelineLoad {
+    /// Whose. A pipeline that is created anew under the same name has another number.
+    pub pipeline: PipelineId,
+    /// Whether its tasks wait.
+    pub paused: bool,
+    /// In the log, not loaded yet.
+    pub backlog: u64,
+    /// Loaded and ready to run.
+    pub ready: u64,
+    /// Waiting for their time: not-before, backoff.
+    pub delayed: u64,
+    /// Leased to workers.
+    pub running: u64,
+    /// Ended well since their shards came up.
+    pub succeeded: u64,
+    /// How long the attempts took by which they did, all together, in milliseconds.
+    pub busy_ms: u64,
+}
+
+impl PipelineLoad {
+    /// Tasks that could run now if there were workers.
+    pub fn waiting(&self) -> u64 {
+        if self.paused {
+            0
+        } else {
+            self.backlog.saturating_add(self.ready)
+        }
+    }
+
+    /// Whether there is nothing to do and nothing to come.
+    pub fn is_idle(&self) -> bool {
+        self.backlog == 0 && self.ready == 0 && self.delayed == 0 && self.running == 0
+    }
+}
+
 /// Applications and pipelines.
 #[async_trait]
 pub trait AdminApi: fmt::Debug + Send + Sync + 'static {
@@ -220,6 +257,8 @@ pub trait AdminApi: fmt::Debug + Send + Sync + 'static {
     async fn pipelines(&self, caller: &Caller, application: &Name) -> Result<Vec<PipelineView>, ApiError>;
     /// One of them.
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError>;
+    /// What a pipeline has to do. Unavailable rather than a part of it, and cheap while there is nothing: it may be asked every second.
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError>;
     /// Changes a pipeline.
     async fn change_pipeline(
         &self,
@@ -230,6 +269,14 @@ pub trait AdminApi: fmt::Debug + Send + Sync + 'static {
     async fn scale_pipeline(&self, path: &PipelinePath, workers: u32) -> Result<PipelineView, ApiError>;
     /// Deletes a pipeline with all its tasks and results, and ends its workers.
     async fn delete_pipeline(&self, path: &PipelinePath) -> Result<(), ApiError>;
+}
+
+/// How much waits in each pipeline, for a metric.
+#[async_trait]
+pub trait Queues: fmt::Debug + Send + Sync + 'static {
+    /// The pipelines that it is up to this node to tell of, each told of by one node of a cluster, with what they have to do on all nodes.
+    /// One whose load is not known now is left out.
+    async fn queues(&self) -> Vec<(PipelinePath, PipelineLoad)>;
 }
 
 /// Where a task is in its life.

@@ -12,8 +12,8 @@ use scheduler_core::port::catalog::Application;
 use scheduler_core::port::cluster::PeerGateway;
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
-    PageCursor, PipelineChange, PipelineView, Report, TaskApi, TaskFilter, TaskStream, TaskView, Verdict,
-    WorkerApi, WorkerHello, WorkerSession,
+    PageCursor, PipelineChange, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter, TaskStream,
+    TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
 };
 use scheduler_core::task::TaskSpec;
 use scheduler_proto::node as wire;
@@ -230,6 +230,12 @@ impl AdminApi for RemotePeer {
             .answer(self.quick(), self.call()?.get_pipeline(request))
             .await?;
         Self::decoded(admin::view(found))
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        let request = self.request(put_path(path), self.quick());
+        let load = self.answer(self.quick(), self.call()?.get_load(request)).await?;
+        Ok(admin::load(load))
     }
 
     async fn change_pipeline(

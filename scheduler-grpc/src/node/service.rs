@@ -139,6 +139,12 @@ impl NodeService for NodeRpc {
         done(admin::put_view(found.map_err(put_error)?))
     }
 
+    async fn get_load(&self, request: Request<wire::Path>) -> Answer<wire::Load> {
+        let path = path(Some(request.get_ref()))?;
+        let load = self.local.load(&path).await.map_err(put_error)?;
+        done(admin::put_load(load))
+    }
+
     async fn change_pipeline(&self, request: Request<wire::PipelineChange>) -> Answer<wire::PipelineView> {
         let request = request.into_inner();
         let path = path(request.path.as_ref())?;

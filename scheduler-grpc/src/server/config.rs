@@ -25,6 +25,10 @@ pub struct GrpcConfig {
     pub submit_in_flight: usize,
     /// How often a health watch looks whether the node is ready; without watchers nothing looks. Default 1 s.
     pub health_interval: Duration,
+    /// How often a watch of KEDA's looks at what its pipeline has to do. Default 1 s.
+    pub scaler_interval: Duration,
+    /// Watches of KEDA's that a node has at once, at most; one for each scaled pipeline. Default 4,096.
+    pub max_scaler_streams: usize,
     /// When the server stops, sessions have so long to end by themselves. Default 10 s.
     pub shutdown_grace: Duration,
 }
@@ -42,6 +46,8 @@ impl Default for GrpcConfig {
             session_batch: 512,
             submit_in_flight: 16,
             health_interval: Duration::from_secs(1),
+            scaler_interval: Duration::from_secs(1),
+            max_scaler_streams: 4096,
             shutdown_grace: Duration::from_secs(10),
         }
     }

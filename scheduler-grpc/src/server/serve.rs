@@ -7,6 +7,7 @@ use scheduler_core::port::cluster::PeerGateway;
 use scheduler_core::port::gateway::Gateway;
 use scheduler_proto::api::admin_service_server::AdminServiceServer;
 use scheduler_proto::api::task_service_server::TaskServiceServer;
+use scheduler_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use scheduler_proto::worker::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +19,13 @@ use super::GrpcConfig;
 use super::admin::AdminRpc;
 use super::call::Node;
 use super::health::HealthRpc;
+use super::scaler::ScalerRpc;
 use super::task::TaskRpc;
 use super::worker::WorkerRpc;
 use crate::node::{ClusterSecret, NodeRpc};
+
+/// Bytes of what KEDA asks: a handful of short texts.
+const MAX_SCALER_BYTES: usize = 64 << 10;
 
 /// Why the server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +118,10 @@ impl GrpcServer {
             .add_service(TaskServiceServer::new(TaskRpc::new(node.clone())).max_decoding_message_size(limit))
             .add_service(
                 AdminServiceServer::new(AdminRpc::new(node.clone())).max_decoding_message_size(limit),
+            )
+            .add_service(
+                ExternalScalerServer::new(ScalerRpc::new(node.clone()))
+                    .max_decoding_message_size(MAX_SCALER_BYTES),
             )
             .add_service(HealthServer::new(HealthRpc::new(node.clone())))
             .add_service(reflection)

@@ -42,6 +42,8 @@ pub struct FakeGateway {
     pub changes: Mutex<Vec<PipelineChange>>,
     pub created: Mutex<Vec<NewPipeline>>,
     pub ready: watch::Sender<bool>,
+    /// What the pipeline has to do, or why that is not known.
+    pub load: watch::Sender<Result<PipelineLoad, String>>,
     /// A permit for each batch that may go on, where a test wants to hold them up.
     pub gate: Option<Arc<tokio::sync::Semaphore>>,
     /// Told when a batch has come to the gate.
@@ -55,6 +57,20 @@ impl std::fmt::Debug for SessionEnds {
     }
 }
 
+/// A pipeline that has nothing to do.
+pub fn idle() -> PipelineLoad {
+    PipelineLoad {
+        pipeline: PipelineId(1),
+        paused: false,
+        backlog: 0,
+        ready: 0,
+        delayed: 0,
+        running: 0,
+        succeeded: 0,
+        busy_ms: 0,
+    }
+}
+
 impl FakeGateway {
     pub fn new() -> (Self, mpsc::UnboundedReceiver<SessionEnds>) {
         let (sessions, opened) = mpsc::unbounded_channel();
@@ -65,6 +81,7 @@ impl FakeGateway {
             changes: Mutex::default(),
             created: Mutex::default(),
             ready: watch::channel(true).0,
+            load: watch::channel(Ok(idle())).0,
             gate: None,
             entered: tokio::sync::Notify::default(),
             sessions,
@@ -211,6 +228,14 @@ impl AdminApi for FakeGateway {
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         Self::known(path)?;
         Ok(Self::pipeline_view())
+    }
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        Self::known(path)?;
+        (self.load.borrow().clone()).map_err(|problem| ApiError::Unavailable {
+            problem,
+            retry_after: Duration::from_secs(1),
+            source: None,
+        })
     }
     async fn change_pipeline(
         &self,

@@ -244,6 +244,19 @@ impl AdminApi for FarGateway {
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         self.note(format!("pipeline {path:?}"), pipeline())
     }
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        let load = PipelineLoad {
+            pipeline: PipelineId(u32::MAX),
+            paused: true,
+            backlog: 1,
+            ready: 2,
+            delayed: 3,
+            running: 4,
+            succeeded: 5,
+            busy_ms: u64::MAX,
+        };
+        self.note(format!("load {path:?}"), load)
+    }
     async fn change_pipeline(
         &self,
         path: &PipelinePath,

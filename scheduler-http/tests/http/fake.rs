@@ -16,8 +16,8 @@ use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas}
 use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
-    PageCursor, PipelineChange, PipelineCounts, PipelineView, Report, TaskApi, TaskFilter, TaskState,
-    TaskStream, TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
+    PageCursor, PipelineChange, PipelineCounts, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter,
+    TaskState, TaskStream, TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
 };
 use scheduler_core::task::{Priority, TaskSpec};
 use scheduler_core::time::Timestamp;
@@ -245,6 +245,20 @@ impl AdminApi for FakeGateway {
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         check(&path.application)?;
         Ok(Self::pipeline_view(path.clone()))
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        check(&path.application)?;
+        Ok(PipelineLoad {
+            pipeline: PipelineId(1),
+            paused: false,
+            backlog: 1,
+            ready: 2,
+            delayed: 3,
+            running: 4,
+            succeeded: 5,
+            busy_ms: u64::MAX,
+        })
     }
 
     async fn change_pipeline(

@@ -11,7 +11,8 @@ use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, CatalogError, Deployment, Pipeline, Replicas};
 use scheduler_core::port::deploy::ChartFacts;
 use scheduler_core::port::gateway::{
-    AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
+    AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad,
+    PipelineView,
 };
 use scheduler_core::port::log::Bounds;
 use scheduler_pipeline::PipelineDefinition;
@@ -109,7 +110,7 @@ impl LocalNode {
     /// What the shards hold and what is waiting in the log.
     pub(crate) async fn counts(&self, served: &Served) -> Result<(PipelineCounts, Vec<String>), ApiError> {
         let pipeline = &served.pipeline;
-        let (status, backlog) = self.load(served).await?;
+        let (status, backlog) = self.survey(served).await?;
         let counts = PipelineCounts {
             backlog,
             ready: status.counts.ready,
@@ -138,7 +139,7 @@ impl LocalNode {
     }
 
     /// How the shards fare, and how many tasks wait in the log.
-    pub(crate) async fn load(&self, served: &Served) -> Result<(Status, u64), ApiError> {
+    pub(crate) async fn survey(&self, served: &Served) -> Result<(Status, u64), ApiError> {
         let status = served.mailbox.ask(Message::Status).await;
         let status = status.ok_or_else(|| error::unavailable("the pipeline is going away"))?;
         let mut backlog = 0;
@@ -477,6 +478,10 @@ impl AdminApi for LocalNode {
 
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         self.view(&*self.served(path)?).await
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        self.load_of(&*self.served(path)?).await
     }
 
     async fn change_pipeline(

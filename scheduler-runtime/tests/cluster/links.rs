@@ -12,8 +12,8 @@ use scheduler_core::port::catalog::Application;
 use scheduler_core::port::cluster::{PeerGateway, Peers};
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
-    PageCursor, PipelineChange, PipelineView, Report, TaskApi, TaskFilter, TaskStream, TaskView, Verdict,
-    WorkerApi, WorkerHello, WorkerSession,
+    PageCursor, PipelineChange, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter, TaskStream,
+    TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
 };
 use scheduler_core::task::TaskSpec;
 use scheduler_runtime::LocalNode;
@@ -155,6 +155,13 @@ impl AdminApi for Link {
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         let (node, end) = self.node()?;
         end.run_until_cancelled(node.pipeline(path))
+            .await
+            .unwrap_or_else(|| Err(away()))
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        let (node, end) = self.node()?;
+        end.run_until_cancelled(node.load(path))
             .await
             .unwrap_or_else(|| Err(away()))
     }

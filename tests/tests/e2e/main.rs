@@ -19,6 +19,7 @@ mod injection;
 mod inspection;
 mod lifecycle;
 mod pipelines;
+mod scaling;
 mod storage;
 mod tasks;
 mod tenants;

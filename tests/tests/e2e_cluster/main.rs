@@ -24,6 +24,8 @@ mod lifecycle;
 mod nodes;
 #[path = "../e2e/pipelines.rs"]
 mod pipelines;
+#[path = "../e2e/scaling.rs"]
+mod scaling;
 mod storage;
 #[path = "../e2e/tasks.rs"]
 mod tasks;

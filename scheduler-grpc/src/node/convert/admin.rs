@@ -8,7 +8,7 @@ use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas};
 use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
-    Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
+    Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad, PipelineView,
 };
 use scheduler_core::time::Timestamp;
 use scheduler_proto::api::Counts;
@@ -226,6 +226,32 @@ fn pipeline(pipeline: wire::Pipeline) -> Decoded<Pipeline> {
         }),
         deleting: pipeline.deleting,
     })
+}
+
+pub(in crate::node) fn put_load(load: PipelineLoad) -> wire::Load {
+    wire::Load {
+        pipeline: load.pipeline.0,
+        paused: load.paused,
+        backlog: load.backlog,
+        ready: load.ready,
+        delayed: load.delayed,
+        running: load.running,
+        succeeded: load.succeeded,
+        busy_ms: load.busy_ms,
+    }
+}
+
+pub(in crate::node) fn load(load: wire::Load) -> PipelineLoad {
+    PipelineLoad {
+        pipeline: PipelineId(load.pipeline),
+        paused: load.paused,
+        backlog: load.backlog,
+        ready: load.ready,
+        delayed: load.delayed,
+        running: load.running,
+        succeeded: load.succeeded,
+        busy_ms: load.busy_ms,
+    }
 }
 
 pub(in crate::node) fn put_view(view: PipelineView) -> wire::PipelineView {

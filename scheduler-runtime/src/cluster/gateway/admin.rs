@@ -8,12 +8,11 @@ use scheduler_core::id::{Partition, ShardId};
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::Application;
 use scheduler_core::port::gateway::{
-    AdminApi, ApiError, Caller, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
+    AdminApi, ApiError, Caller, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad, PipelineView,
 };
 
 use super::super::owner::{LONGEST_CHANGE, LONGEST_READ, in_time};
 use super::ClusterNode;
-use crate::api::error;
 use crate::directory::Served;
 
 /// How often a change is made again, because the pipeline was changed on another node meanwhile.
@@ -27,23 +26,8 @@ impl ClusterNode {
         Ok(view)
     }
 
-    /// What the other nodes have of a pipeline; an error if one of them does not say.
-    pub(crate) async fn elsewhere(&self, served: &Arc<Served>) -> Result<PipelineCounts, ApiError> {
-        let mut view = PipelineView {
-            pipeline: (*served.pipeline).clone(),
-            rollout: None,
-            counts: PipelineCounts::default(),
-            problems: Vec::new(),
-        };
-        let is_complete = self.add_others(served, &mut view).await;
-        is_complete
-            .then_some(view.counts)
-            .ok_or_else(|| error::unavailable("a node does not say how its shards fare"))
-    }
-
-    /// Adds what the other nodes have; answers whether all of them said so.
-    async fn add_others(&self, served: &Served, view: &mut PipelineView) -> bool {
-        let mut is_complete = true;
+    /// Adds what the other nodes have.
+    async fn add_others(&self, served: &Served, view: &mut PipelineView) {
         let pipeline = &served.pipeline;
         let places = match self.places(served, None).await {
             Ok(places) => places,
@@ -52,7 +36,7 @@ impl ClusterNode {
                     "the owners of its shards are not known: {problem}; only what is here is counted"
                 );
                 view.problems.push(problem);
-                return false;
+                return;
             }
         };
         let nowhere = (0..pipeline.partitions)
@@ -90,13 +74,9 @@ impl ClusterNode {
                 }
                 // It has not heard of the pipeline, so it has nothing of it.
                 Err(ApiError::NotFound { .. }) => (),
-                Err(problem) => {
-                    is_complete = false;
-                    view.problems.push(self.silent(node, &problem));
-                }
+                Err(problem) => view.problems.push(self.silent(node, &problem)),
             }
         }
-        is_complete
     }
 
     fn silent(&self, node: scheduler_core::id::NodeId, problem: &ApiError) -> String {
@@ -212,6 +192,10 @@ impl AdminApi for ClusterNode {
 
     async fn pipeline(&self, path: &PipelinePath) -> Result<PipelineView, ApiError> {
         self.view(&self.served(path).await?).await
+    }
+
+    async fn load(&self, path: &PipelinePath) -> Result<PipelineLoad, ApiError> {
+        self.load_of(&*self.served(path).await?).await
     }
 
     async fn change_pipeline(

@@ -2,6 +2,7 @@
 
 mod admin;
 mod list;
+mod load;
 mod tasks;
 mod watch;
 mod workers;

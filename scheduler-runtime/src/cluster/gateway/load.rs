@@ -1,0 +1,65 @@
+//! What a pipeline has to do, on all nodes.
+
+use std::collections::BTreeMap;
+
+use scheduler_core::id::{Partition, ShardId};
+use scheduler_core::port::gateway::{ApiError, PipelineLoad};
+
+use super::super::owner::{LONGEST_READ, in_time};
+use super::ClusterNode;
+use crate::directory::Served;
+
+impl ClusterNode {
+    /// What all shards have to do; an error if one of their owners does not say, since a part of it would take workers away.
+    pub(crate) async fn load_of(&self, served: &Served) -> Result<PipelineLoad, ApiError> {
+        let pipeline = &served.pipeline;
+        let mut load = self.local.load_of(served).await?;
+        let places = self.places(served, None).await?;
+        let nowhere: Vec<ShardId> = (0..pipeline.partitions)
+            .map(Partition)
+            .filter(|partition| !places.contains_key(partition))
+            .map(|partition| ShardId::new(pipeline.id, partition))
+            .collect();
+        if !nowhere.is_empty() {
+            let bounds = in_time(LONGEST_READ, self.local.all_bounds(nowhere)).await?;
+            load.backlog += bounds.iter().map(|(_, bounds)| bounds.len()).sum::<u64>();
+        }
+        let owners: BTreeMap<_, _> = places.into_values().map(|place| (place.node, place)).collect();
+        let others = owners
+            .into_values()
+            .filter(|place| place.node != self.inner.world.node);
+        let asked = others.map(|place| async move {
+            let asked = place.gateway.load(&pipeline.path);
+            in_time(LONGEST_READ, asked).await
+        });
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(other) => add(&mut load, &other),
+                // It has not heard of the pipeline, so it has nothing of it.
+                Err(ApiError::NotFound { .. }) => (),
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(load)
+    }
+}
+
+fn add(load: &mut PipelineLoad, other: &PipelineLoad) {
+    let PipelineLoad {
+        // What this node has heard of it counts.
+        pipeline: _,
+        paused: _,
+        backlog,
+        ready,
+        delayed,
+        running,
+        succeeded,
+        busy_ms,
+    } = other;
+    load.backlog += backlog;
+    load.ready += ready;
+    load.delayed += delayed;
+    load.running += running;
+    load.succeeded += succeeded;
+    load.busy_ms += busy_ms;
+}
