@@ -122,11 +122,13 @@ fn staging(source: &Path) -> Result<String, Failed> {
 
 fn replacements(module: &str) -> String {
     let released = KUBERNETES.split_once('.').map_or("", |(_, rest)| rest);
-    let replaced: String = module
+    let staged = module
         .lines()
-        .filter_map(|line| line.trim().split_once(" => ./staging/"))
+        .filter_map(|line| line.trim().split_once(" => ./staging/"));
+    let replaced: Vec<String> = staged
         .map(|(name, _)| format!("\t{name} => {name} v0.{released}\n"))
         .collect();
+    let replaced = replaced.concat();
     format!("\nrequire k8s.io/kubernetes v{KUBERNETES}\n\nreplace (\n{replaced})\n")
 }
 
@@ -174,7 +176,8 @@ fn stage_files(folder: &Path) -> Result<Vec<PathBuf>, Failed> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        (name.starts_with("node-") || name.starts_with("pod-")) && name.ends_with(".yaml")
+        let is_yaml = file.extension().is_some_and(|extension| extension == "yaml");
+        is_yaml && (name.starts_with("node-") || name.starts_with("pod-"))
     });
     files.sort();
     if files.is_empty() {
