@@ -110,7 +110,7 @@ fn chart_name(files: &ChartFiles) -> Result<String, DeployError> {
     }
 }
 
-fn invalid(field: impl Into<String>, problem: impl Into<String>) -> DeployError {
+pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> DeployError {
     DeployError::Invalid {
         field: field.into(),
         problem: problem.into(),
@@ -122,7 +122,7 @@ fn parse_yaml(file: &str, text: &str) -> Result<Value, DeployError> {
 }
 
 /// Whether a path is below one of the roots, or there are none.
-fn is_allowed(path: &Path, roots: &[PathBuf]) -> bool {
+pub(crate) fn is_allowed(path: &Path, roots: &[PathBuf]) -> bool {
     roots.is_empty()
         || roots
             .iter()
