@@ -10,14 +10,15 @@ const TICKS: f64 = 100.0;
 
 /// Of a process, since it began.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cost {
+pub struct Cost {
     cpu_seconds: f64,
     written: f64,
     resident_mib: f64,
 }
 
 impl Cost {
-    pub(crate) fn of(process: u32) -> anyhow::Result<Self> {
+    /// What the process has taken so far.
+    pub fn of(process: u32) -> anyhow::Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{process}/{file}");
             fs::read_to_string(&path).context(path)
@@ -49,7 +50,7 @@ impl Cost {
     }
 
     /// Since `before`, for so many tasks.
-    pub(crate) fn since(self, before: Self, tasks: u64) -> Spent {
+    pub fn since(self, before: Self, tasks: u64) -> Spent {
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let tasks = tasks.max(1) as f64;
         Spent {
@@ -62,10 +63,13 @@ impl Cost {
 
 /// What a test took of the server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spent {
-    cpu_seconds_per_million: f64,
-    written_per_task: f64,
-    resident_mib: f64,
+pub struct Spent {
+    /// User and system.
+    pub cpu_seconds_per_million: f64,
+    /// Bytes that reached the disk.
+    pub written_per_task: f64,
+    /// Now.
+    pub resident_mib: f64,
 }
 
 impl fmt::Display for Spent {

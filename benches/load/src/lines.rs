@@ -10,9 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::Arguments;
 use crate::measure::{Amount, Test};
-use crate::people::Place;
+use crate::people::{Load, Place};
 
 #[derive(Debug, Deserialize)]
 struct Request {
@@ -31,9 +30,9 @@ struct Request {
 }
 
 /// Answers line by line until standard input ends.
-pub(crate) async fn answer(arguments: &Arguments) -> anyhow::Result<()> {
+pub async fn answer(load: &Load) -> anyhow::Result<()> {
     let mut number = 0;
-    let mut place = Place::open(arguments, "lines-0").await?;
+    let mut place = Place::open(load, "lines-0").await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     say("READY");
     while let Some(line) = lines.next_line().await? {
@@ -41,7 +40,7 @@ pub(crate) async fn answer(arguments: &Arguments) -> anyhow::Result<()> {
         let answer = if request.test == "reset" {
             place.close().await?;
             number += 1;
-            place = Place::open(arguments, &format!("lines-{number}")).await?;
+            place = Place::open(load, &format!("lines-{number}")).await?;
             json!({})
         } else {
             match run(&place, &request).await {

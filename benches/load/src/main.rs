@@ -6,50 +6,27 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a tool for a terminal")]
 
-mod cost;
-mod lines;
-mod measure;
-mod people;
-mod seen;
-mod work;
-
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-
-use crate::cost::Cost;
-use crate::measure::{Amount, Test};
-use crate::people::Place;
+use scheduler_load::cost::Cost;
+use scheduler_load::lines;
+use scheduler_load::measure::{Amount, Test};
+use scheduler_load::people::{Load, Place};
 
 /// The client takes half of the machine: it is to be as fast as it can.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Submits tasks of 128 bytes to a server and works on them, with the client and the workers of the SDK.
+/// Submits tasks to a server and works on them, with the client and the workers of the SDK.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", version)]
 struct Arguments {
-    /// Where the server has its gRPC.
-    #[arg(long, default_value = "http://127.0.0.1:50050")]
-    server: String,
+    #[command(flatten)]
+    load: Load,
     /// The server's process, to see what it takes.
     #[arg(long)]
     pid: Option<u32>,
-    /// Partitions of the pipeline.
-    #[arg(long, default_value_t = 4)]
-    partitions: u32,
-    /// Producers, each with a connection of its own.
-    #[arg(long, default_value_t = 8)]
-    producers: u32,
-    /// Workers, each with a connection of its own.
-    #[arg(long, default_value_t = 8)]
-    workers: u32,
-    /// Tasks that a worker has at once.
-    #[arg(long, default_value_t = 500)]
-    concurrency: u32,
-    /// Tasks of a batch, at most.
-    #[arg(long, default_value_t = 500)]
-    batch: u64,
     /// Tasks of a test that is not of a rate.
     #[arg(long, default_value_t = 1_000_000)]
     tasks: u64,
@@ -100,14 +77,14 @@ async fn main() -> anyhow::Result<()> {
         warm: 3,
         limit: Duration::from_mins(2),
     };
-    let place = Place::open(&arguments, "load").await?;
+    let place = Place::open(&arguments.load, "load").await?;
     for command in &arguments.tests {
         let test = match command {
             Command::Submit => Test::Submit,
             Command::Drain => Test::Drain,
             Command::Pipe => Test::Pipe,
             Command::Latency => Test::Lat,
-            Command::Lines => return lines::answer(&arguments).await,
+            Command::Lines => return lines::answer(&arguments.load).await,
         };
         let before = arguments.pid.map(Cost::of).transpose()?;
         let outcome = test.run(&place, amount, || (), || ()).await?;

@@ -21,46 +21,55 @@ const SETTLING: Duration = Duration::from_secs(30);
 /// What is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Test {
+pub enum Test {
+    /// As fast as the server acknowledges.
     Submit,
+    /// What was submitted before, as fast as workers get it and it is settled.
     Drain,
+    /// Both at once.
     Pipe,
+    /// At a fixed rate: from when a task is due to when a worker has it.
     Lat,
 }
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Amount {
-    pub(crate) tasks: u64,
+pub struct Amount {
+    /// Of a test that is not at a rate.
+    pub tasks: u64,
     /// Of a test at a rate: tasks a second.
-    pub(crate) rate: u64,
-    pub(crate) seconds: u64,
+    pub rate: u64,
+    /// That count.
+    pub seconds: u64,
     /// Seconds at that rate before what counts.
-    pub(crate) warm: u64,
-    pub(crate) limit: Duration,
+    pub warm: u64,
+    /// When a test that does not end is cut off.
+    pub limit: Duration,
 }
 
 /// What came of it.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// Tasks that the server acknowledged.
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Tasks that count.
-    pub(crate) count: u64,
-    pub(crate) dups: u64,
+    pub count: u64,
+    /// Tasks that a worker got that had been got before.
+    pub dups: u64,
     /// From the first call to the last acknowledgement; with workers, until every report was settled.
-    pub(crate) secs: f64,
+    pub secs: f64,
     /// Until the last task was in a worker's hand.
-    pub(crate) received_secs: f64,
+    pub received_secs: f64,
     /// Cut at the limit.
-    pub(crate) capped: bool,
+    pub capped: bool,
+    /// Of a test at a rate.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
-    pub(crate) latency: Option<Latency>,
+    pub latency: Option<Latency>,
 }
 
 /// Milliseconds.
 #[derive(Debug, Serialize)]
-pub(crate) struct Latency {
+pub struct Latency {
     #[serde(rename = "p50_ms")]
     p50: f64,
     #[serde(rename = "p99_ms")]
@@ -75,7 +84,7 @@ pub(crate) struct Latency {
 
 impl Test {
     /// `begin` is called when the timed part begins, and `end` when it is over.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         place: &Place,
         amount: Amount,

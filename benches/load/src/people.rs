@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::Args;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
 use scheduler_grpc::client::{
@@ -16,16 +17,42 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::seen::Seen;
+use crate::work;
 use crate::work::Source;
-use crate::{Arguments, work};
 
 /// Batches of a producer that are under way.
 const IN_FLIGHT: usize = 4;
 
+/// Who comes, and what they bring.
+#[derive(Clone, Debug, Args)]
+pub struct Load {
+    /// Where the server has its gRPC.
+    #[arg(long, default_value = "http://127.0.0.1:50050")]
+    pub server: String,
+    /// Partitions of the pipeline.
+    #[arg(long, default_value_t = 4)]
+    pub partitions: u32,
+    /// Producers, each with a connection of its own.
+    #[arg(long, default_value_t = 8)]
+    pub producers: u32,
+    /// Workers, each with a connection of its own.
+    #[arg(long, default_value_t = 8)]
+    pub workers: u32,
+    /// Tasks that a worker has at once.
+    #[arg(long, default_value_t = 500)]
+    pub concurrency: u32,
+    /// Tasks of a batch, at most.
+    #[arg(long, default_value_t = 500)]
+    pub batch: u64,
+    /// Bytes of a task's params, 32 to 65,568.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=65_568))]
+    pub params: u32,
+}
+
 /// The pipeline of a test, and those who come to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) arguments: Arguments,
+pub struct Place {
+    pub(crate) load: Load,
     pub(crate) pipeline: PipelineRef,
 }
 
@@ -55,8 +82,8 @@ impl Acknowledged {
 
 impl Place {
     /// A pipeline of that name; there may be one already.
-    pub(crate) async fn open(arguments: &Arguments, name: &str) -> anyhow::Result<Self> {
-        let client = Client::connect(&arguments.server, ClientConfig::default()).await?;
+    pub async fn open(load: &Load, name: &str) -> anyhow::Result<Self> {
+        let client = Client::connect(&load.server, ClientConfig::default()).await?;
         let pipeline = PipelineRef {
             application: "load".to_owned(),
             pipeline: name.to_owned(),
@@ -65,20 +92,20 @@ impl Place {
             let new = CreatePipelineRequest {
                 application: pipeline.application.clone(),
                 name: name.to_owned(),
-                partitions: Some(arguments.partitions),
+                partitions: Some(load.partitions),
                 ..CreatePipelineRequest::default()
             };
             client.create_pipeline(new).await.context("the pipeline")?;
         }
         Ok(Self {
-            arguments: arguments.clone(),
+            load: load.clone(),
             pipeline,
         })
     }
 
     /// Deletes the pipeline with all it holds.
-    pub(crate) async fn close(&self) -> anyhow::Result<()> {
-        let client = Client::connect(&self.arguments.server, ClientConfig::default()).await?;
+    pub async fn close(&self) -> anyhow::Result<()> {
+        let client = Client::connect(&self.load.server, ClientConfig::default()).await?;
         Ok(client.delete_pipeline(&self.pipeline).await?)
     }
 
@@ -89,12 +116,12 @@ impl Place {
         acknowledged: &Arc<Acknowledged>,
     ) -> JoinSet<anyhow::Result<()>> {
         let mut producers = JoinSet::new();
-        for _ in 0..self.arguments.producers {
+        for _ in 0..self.load.producers {
             let (place, source, acknowledged) = (self.clone(), Arc::clone(source), Arc::clone(acknowledged));
             producers.spawn(async move {
-                let client = Client::connect(&place.arguments.server, ClientConfig::default()).await?;
+                let client = Client::connect(&place.load.server, ClientConfig::default()).await?;
                 let submitter = client.submitter(&place.pipeline).await?;
-                submit(submitter, place.arguments.batch, &source, &acknowledged).await
+                submit(submitter, &place.load, &source, &acknowledged).await
             });
         }
         producers
@@ -107,18 +134,18 @@ impl Place {
         stop: &CancellationToken,
     ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
         let mut workers = JoinSet::new();
-        for number in 0..self.arguments.workers {
+        for number in 0..self.load.workers {
             let (seen, stop) = (Arc::clone(seen), stop.clone());
             let service = tower::service_fn(move |attempt: Attempt| {
                 seen.see(&attempt.params);
                 ready(Ok(Bytes::new()))
             });
             let worker = Worker::builder()
-                .server(&self.arguments.server)
+                .server(&self.load.server)
                 .application(&self.pipeline.application)
                 .pipeline(&self.pipeline.pipeline)
                 .name(format!("load-{number}"))
-                .concurrency(self.arguments.concurrency)
+                .concurrency(self.load.concurrency)
                 .service(TaskService::new(service))
                 .build()?
                 .with_shutdown(async move { stop.cancelled().await });
@@ -131,7 +158,7 @@ impl Place {
 /// Keeps some batches under way.
 async fn submit(
     mut submitter: Submitter,
-    batch: u64,
+    load: &Load,
     source: &Source,
     acknowledged: &Acknowledged,
 ) -> anyhow::Result<()> {
@@ -140,11 +167,11 @@ async fn submit(
         tokio::select! {
             biased;
             Some(ids) = under_way.next() => acknowledged.add(ids)?,
-            tasks = source.take(batch), if under_way.len() < IN_FLIGHT => {
+            tasks = source.take(load.batch), if under_way.len() < IN_FLIGHT => {
                 if tasks.is_empty() {
                     break;
                 }
-                let tasks = tasks.into_iter().map(|task| NewTask::json(task.params())).collect();
+                let tasks = tasks.into_iter().map(|task| NewTask::json(task.params(load.params as usize))).collect();
                 under_way.push_back(submitter.send(tasks).await?.ids());
             }
         }

@@ -1,4 +1,4 @@
-//! The tasks: 128 bytes, of which the first say which task it is and since when it is due.
+//! The tasks: bytes of which the first say which task it is and since when it is due.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
-/// Bytes of a task's params.
-pub(crate) const LENGTH: usize = 128;
 /// Hexadecimal digits of a number in them.
 const DIGITS: usize = 16;
 /// Tasks that show that workers receive, and are not counted.
@@ -44,9 +42,10 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn params(self) -> Bytes {
+    /// So many bytes of params, at least 32.
+    pub(crate) fn params(self, length: usize) -> Bytes {
         let due = u64::try_from(self.due.as_nanos()).unwrap_or(u64::MAX);
-        let mut params = Vec::with_capacity(LENGTH);
+        let mut params = Vec::with_capacity(length);
         for number in [self.id, due] {
             params.extend(
                 (0..DIGITS).rev().map(|digit| {
@@ -54,8 +53,8 @@ impl Task {
                 }),
             );
         }
-        let rest = LENGTH - params.len();
-        let from = usize::try_from(due.wrapping_mul(2_654_435_761)).unwrap_or(0) & ((1 << 16) - 128);
+        let rest = length.saturating_sub(params.len()).min(TEXT.len());
+        let from = usize::try_from(due.wrapping_mul(2_654_435_761)).unwrap_or(0) % (TEXT.len() - rest + 1);
         params.extend(&TEXT[from..from + rest]);
         params.into()
     }
@@ -174,8 +173,10 @@ mod tests {
             id: 0xfeed,
             due: Duration::from_nanos(1_234_567_890_123),
         };
-        assert_eq!(task.params().len(), LENGTH);
-        assert_eq!(Task::parse(&task.params()), Some(task));
+        for length in [32, 128, 65_568] {
+            assert_eq!(task.params(length).len(), length);
+            assert_eq!(Task::parse(&task.params(length)), Some(task));
+        }
         assert_eq!(Task::parse(b"too short"), None);
     }
 
