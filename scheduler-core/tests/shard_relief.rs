@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::world::*;
 use scheduler_core::id::{Attempt, Offset};
-use scheduler_core::policy::{PipelinePolicy, Window};
+use scheduler_core::policy::{PipelinePolicy, RetryPolicy, Window};
 use scheduler_core::port::gateway::{Lease, TaskState};
 use scheduler_core::shard::{Found, Input};
 use scheduler_core::task::TaskOptions;
@@ -206,4 +206,49 @@ fn a_cancelled_task_whose_lease_was_lost_on_the_way_does_not_run_again() {
     world.forward();
     world.advance(GRACE);
     assert_eq!(world.state(task), TaskState::Cancelled);
+}
+
+/// What makes room comes back when it is due, and is no part of what the last owner had.
+#[test]
+fn what_a_worker_holds_of_a_task_that_is_over_is_stopped_though_many_more_tasks_wait_than_fit_in() {
+    let mut world = World::new(PipelinePolicy {
+        retry: RetryPolicy {
+            max_attempts: 1,
+            ..policy().retry
+        },
+        ..narrow(40)
+    });
+    for level in [9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1] {
+        let spec = in_an_hour(&world, level);
+        world.arrive(spec);
+    }
+    world.save();
+    world.advance(HOUR);
+    let held = world.lease(ANNA);
+    assert_eq!(held.offset, Offset(0));
+    world.save();
+    world.policy = Arc::new(PipelinePolicy {
+        window: Window {
+            max_tasks: 3,
+            park_after: secs(2),
+            ..Window::default()
+        },
+        ..(*world.policy).clone()
+    });
+    world.crash();
+    // Its attempt is given up, and there is no other.
+    let run = world.policy.timeouts.run.as_secs();
+    world.pass(run + 120);
+    assert!(world.store.dead.contains_key(&held.offset), "it is over");
+    world.stops.clear();
+    world.attach(ANNA, &[&held], &[]);
+    // So slow is the store that what makes room is due again before the rest is loaded.
+    for _ in 0..120 {
+        world.advance(secs(1));
+        if world.saving.is_some() {
+            world.answer_save();
+        }
+    }
+    let stopped: Vec<Offset> = world.stops.iter().map(|(_, lease)| lease.offset).collect();
+    assert_eq!(stopped, [held.offset]);
 }

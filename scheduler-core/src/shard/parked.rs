@@ -32,6 +32,8 @@ pub(super) struct Parked {
     loading: Option<Loading>,
     /// The last page that was asked for.
     last_page: PageId,
+    /// What the last owner had in memory is wanted up to here; `None` before the first page is asked for.
+    inherited_until: Option<Timestamp>,
     /// Whether all that the last owner had in memory has been loaded.
     recovered: bool,
 }
@@ -56,6 +58,7 @@ impl Parked {
             next_wake: Timestamp::ZERO,
             loading: None,
             last_page: PageId::default(),
+            inherited_until: None,
             recovered: false,
         }
     }
@@ -134,7 +137,9 @@ impl Shard {
             return Answer::Late;
         };
         self.parked.next_wake = next_wake.min(loading.saved_wake);
-        if next_wake > loading.until && !self.parked.recovered {
+        // What this owner gave to the store itself, to make room, is wanted later than that: it does not count.
+        let is_beyond = self.parked.inherited_until.is_none_or(|until| next_wake > until);
+        if is_beyond && !self.parked.recovered {
             // What workers said of tasks without a row that is still to come is void. An earlier owner with another clock or a wider window
             // may have loaded rows that are not due here: what is known of those is kept until they are.
             self.parked.recovered = true;
@@ -415,10 +420,18 @@ impl Shard {
             || self.parked.next_wake == Timestamp::MAX
             || tasks == 0
             || bytes == 0
+            || self.is_room_the_logs(tasks, bytes)
         {
             return None;
         }
         Some(self.parked.next_wake - self.policy.window.park_after / 2)
+    }
+
+    /// Whether the last of the room is left to the log, which is to bring tasks that workers have spoken of: rows that come back again and
+    /// again would take it.
+    fn is_room_the_logs(&self, tasks: usize, bytes: usize) -> bool {
+        let is_scarce = tasks < 2 || bytes < 2 * TYPICAL_WEIGHT;
+        is_scarce && self.parked.recovered && self.recovery.is_spoken_of_from(self.ring.tail())
     }
 
     pub(super) fn load_parked_if_due(&mut self, out: &mut Vec<Output>) {
@@ -431,6 +444,7 @@ impl Shard {
         // The other half is left to the log.
         let limit = PAGE.min(tasks.div_ceil(2)).min((bytes / TYPICAL_WEIGHT).max(1));
         let saving = self.saving.as_ref().map(|saving| &saving.checkpoint.unparked);
+        self.parked.inherited_until.get_or_insert(ahead);
         let page = PageId(self.parked.last_page.0 + 1);
         self.parked.last_page = page;
         self.parked.loading = Some(Loading {

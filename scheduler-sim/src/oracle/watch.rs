@@ -109,17 +109,18 @@ impl World {
         if report.token.epoch > epoch {
             return true;
         }
-        // A row that is wanted later is of an attempt that was given up: it is the store's alone, and late words of it are not remembered.
+        // A row that is wanted later, or of an attempt that this owner itself has given up, is the store's alone, and late words of it are not
+        // remembered.
         let rows = self.store.shards.get(&partition);
         let row = rows.and_then(|rows| rows.parked.get(&report.offset));
-        let is_parked = row.is_some_and(|row| row.wake_at > now);
+        let is_parked = row.is_some_and(|row| row.wake_at > now || report.token.epoch == epoch);
         match node
             .machine
             .shard(partition)
             .map(|shard| shard.find(report.offset))
         {
             None => is_parked || report.offset >= hosted.log_end,
-            Some(Found::Ahead) => report.offset >= hosted.log_end,
+            Some(Found::Ahead) => is_parked || report.offset >= hosted.log_end,
             Some(Found::Elsewhere) => is_parked || hosted.recovered,
             Some(_) => false,
         }
