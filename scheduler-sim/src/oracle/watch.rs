@@ -119,8 +119,7 @@ impl World {
             .shard(partition)
             .map(|shard| shard.find(report.offset))
         {
-            None => is_parked || report.offset >= hosted.log_end,
-            Some(Found::Ahead) => is_parked || report.offset >= hosted.log_end,
+            None | Some(Found::Ahead) => is_parked || report.offset >= hosted.log_end,
             Some(Found::Elsewhere) => is_parked || hosted.recovered,
             Some(_) => false,
         }
