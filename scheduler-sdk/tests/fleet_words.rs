@@ -103,14 +103,12 @@ fn a_new_owner_stops_what_another_session_holds_however_far_its_stream_is() {
 #[test]
 fn the_owners_are_asked_for_now_and_then_though_nothing_was_heard_of_a_change() {
     let mut world = World::new();
-    world.flush(29);
-    assert!(!world.fleet.wants_owners());
-    let due = world.fleet.next_deadline().expect("it looks again");
-    assert!(due <= Duration::from_secs(30));
     world.flush(30);
-    assert!(world.fleet.wants_owners());
-    world.settle();
     assert!(!world.fleet.wants_owners());
+    assert_eq!(world.fleet.look_again_after(), Some(1));
+    world.fleet.asked();
+    world.fleet.located(Located::Unknown, &mut world.out);
+    assert_eq!(world.fleet.look_again_after(), None);
 }
 
 #[test]

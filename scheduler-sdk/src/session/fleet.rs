@@ -10,10 +10,6 @@ use super::{Input, LeaseKey, Output, Session, SessionConfig};
 /// Connections in a row that came to nothing, after which an address that was never reached counts as out of reach.
 const TRIES: u32 = 3;
 
-/// So often the owners are asked for though nothing was heard of a change: of a partition that was added, for one, no node says anything
-/// that has a session.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
 /// Where a session leads.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Site {
@@ -43,7 +39,8 @@ pub enum Located {
 /// A node tells a session what leaves it, from the session's beginning on. So the owners are asked for once more when sessions have opened: an
 /// answer to a question that was asked while there was a session with every owner is true, or whoever it is wrong about says so.
 ///
-/// The driver opens a stream for each of [`Fleet::sites`], and asks for the owners while [`Fleet::wants_owners`].
+/// The driver opens a stream for each of [`Fleet::sites`], and asks for the owners while [`Fleet::wants_owners`], and now and then besides
+/// ([`Fleet::look_again_after`]).
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Fleet {
@@ -58,8 +55,6 @@ pub struct Fleet {
     moved: BTreeSet<(Site, u32)>,
     /// Something has happened since the owners were asked for.
     is_stale: bool,
-    /// When they are asked for though nothing has; `None` before the first look at the time.
-    look_again_at: Option<Duration>,
     /// There are no owners to be had, or none that can be reached.
     is_single: bool,
     /// How often all owners were out of reach, so that one session had to do.
@@ -82,7 +77,6 @@ impl Fleet {
             owners: BTreeMap::new(),
             moved: BTreeSet::new(),
             is_stale: true,
-            look_again_at: None,
             is_single: false,
             fell_back: 0,
             was_reached: false,
@@ -224,10 +218,6 @@ impl Fleet {
 
     /// Sends what has gathered, and deals out what room there is. `now` is the time since any fixed moment.
     pub fn flush(&mut self, now: Duration, out: &mut Vec<(Site, Output)>) {
-        if self.look_again_at.is_none_or(|at| now >= at) {
-            self.is_stale |= self.look_again_at.is_some();
-            self.look_again_at = Some(now + LOOK_AGAIN);
-        }
         self.deal(out);
         for site in self.sessions.keys().cloned().collect::<Vec<_>>() {
             let mut said = Vec::new();
@@ -240,9 +230,7 @@ impl Fleet {
 
     /// When to call [`Fleet::flush`] though nothing has happened.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let look = self.look_again_at.filter(|_| !self.is_single);
-        let sessions = self.sessions.values().filter_map(Session::next_deadline);
-        sessions.chain(look).min()
+        self.sessions.values().filter_map(Session::next_deadline).min()
     }
 
     /// Whether any node has welcomed the worker on the current streams.
