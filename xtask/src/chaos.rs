@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::Failed;
 use crate::run::{binaries, cargo, own, run as execute};
+use crate::services::Service;
 use crate::test::{BINARIES, XTASK};
 use crate::tools;
 
@@ -17,7 +18,7 @@ pub(crate) const USAGE: &str = "\
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let is_fast = arguments.iter().any(|argument| argument == "--release");
     let rest = arguments.iter().filter(|argument| *argument != "--release");
-    tools::ensure_for_services(true, true)?;
+    tools::ensure_for_services(&[Service::Kafka, Service::Tidb].into())?;
     let mut build = vec!["build", "--bins"];
     build.extend(["-p", "scheduler-server", "-p", "scheduler-chaos"]);
     if is_fast {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::run::{binaries, cargo, own, run as execute, shown};
-use crate::services::{self, Private};
+use crate::services::{self, Private, Service};
 use crate::{Failed, tools};
 
 /// Names the directory with the binaries that end to end tests start.
@@ -16,8 +16,8 @@ pub(crate) const XTASK: &str = "SCHEDULER_XTASK";
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let begun = Instant::now();
     tools::ensure()?;
-    // The first time TiDB takes minutes to build, which is time that cargo takes as well.
-    let services = std::thread::spawn(Private::start);
+    // The first time they take minutes to build, which is time that cargo takes as well.
+    let services = std::thread::spawn(|| Private::start(&[Service::Kafka, Service::Tidb, Service::Kube]));
     // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
     let binaries_built = execute(cargo(&["build", "--workspace", "--bins", "--examples"]));
     if binaries_built.is_err() {

@@ -1,10 +1,12 @@
 //! Programs that tests need and cargo does not bring.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::Failed;
 use crate::run::run;
+use crate::services::Service;
 
 /// A program and the Debian package that has it.
 const NEEDED: [(&str, &str); 8] = [
@@ -21,6 +23,9 @@ const NEEDED: [(&str, &str); 8] = [
 /// What Kafka is fetched with and runs on.
 const FOR_KAFKA: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 
+/// What makes the keys of Kubernetes.
+const FOR_KUBE: [(&str, &str); 1] = [("openssl", "openssl")];
+
 /// Whether the program is in the path.
 pub(crate) fn is_installed(program: &str) -> bool {
     std::env::var_os("PATH")
@@ -33,24 +38,47 @@ pub(crate) fn ensure() -> Result<(), Failed> {
 }
 
 /// The same for what the services are made with.
-pub(crate) fn ensure_for_services(kafka: bool, tidb: bool) -> Result<(), Failed> {
-    if kafka {
-        let missing = || {
-            let absent = FOR_KAFKA.iter().filter(|(program, _)| !is_installed(program));
-            absent.map(|(_, package)| *package).collect()
-        };
+pub(crate) fn ensure_for_services(services: &BTreeSet<Service>) -> Result<(), Failed> {
+    let absent = |needed: &[(&str, &'static str)]| -> Vec<&'static str> {
+        let absent = needed.iter().filter(|(program, _)| !is_installed(program));
+        absent.map(|(_, package)| *package).collect()
+    };
+    if services.contains(&Service::Kafka) {
         install(
-            missing,
+            || absent(&FOR_KAFKA),
             "; or set SCHEDULER_TEST_KAFKA to the `host:port` of a Kafka that runs",
         )?;
     }
+    if services.contains(&Service::Kube) {
+        install(
+            || absent(&FOR_KUBE),
+            "; or set SCHEDULER_TEST_KUBECONFIG to the kubeconfig of a cluster that runs",
+        )?;
+    }
     // What Debian calls Go is too old in most of its releases: it is not installed, but asked for.
-    if tidb && !is_installed("go") {
-        return Err(
-            "`go` is missing, with which TiDB is built: install Go 1.25 or newer (https://go.dev/dl); \
-             or set SCHEDULER_TEST_TIDB to the `mysql://user@host:port` of a TiDB that runs"
-                .to_owned(),
-        );
+    let built = [
+        (
+            Service::Tidb,
+            "TiDB is built",
+            "SCHEDULER_TEST_TIDB to the `mysql://user@host:port` of a TiDB that runs",
+        ),
+        (
+            Service::Kube,
+            "Kubernetes and helm are built",
+            "SCHEDULER_TEST_KUBECONFIG to the kubeconfig of a cluster that runs, and SCHEDULER_TEST_HELM to a helm",
+        ),
+        (
+            Service::Registry,
+            "the registry is built",
+            "SCHEDULER_TEST_REGISTRY to the `host:port` of a registry that runs",
+        ),
+    ];
+    for (service, what, otherwise) in built {
+        if services.contains(&service) && !is_installed("go") {
+            return Err(format!(
+                "`go` is missing, with which {what}: install Go 1.26 or newer (https://go.dev/dl); or set {otherwise}"
+            ));
+        }
     }
     Ok(())
 }

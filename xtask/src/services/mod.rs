@@ -1,16 +1,21 @@
-//! Apache Kafka and TiDB on this machine, for tests and development.
+//! Apache Kafka, TiDB, Kubernetes and a registry on this machine, for tests and development.
 //!
 //! What they are made of is fetched or built once into a cache outside the repository. They run detached, in a run directory that has
 //! their data, logs and records; they listen on 127.0.0.1 only, and are ended by process id.
 
 pub(crate) mod cache;
+mod golang;
+mod helm;
 mod kafka;
+mod kube;
 mod options;
 mod ports;
 mod private;
 mod process;
+mod registry;
 mod tidb;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -22,7 +27,9 @@ use self::ports::Wish;
 use self::process::{LOOK, Record};
 use crate::{Failed, tools};
 
-pub(crate) use self::private::{KAFKA, Private, TIDB};
+pub(crate) use self::options::Service;
+pub(crate) use self::private::Private;
+use self::private::{HELM, KAFKA, KUBECONFIG, REGISTRY, TIDB};
 
 /// How long servers may take until they answer: a cold start on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -36,7 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
         Action::Up => {
             up(&options)?;
             print!("{}", table(&options.run));
-            for (variable, value) in addresses(&options.run) {
+            for (variable, value) in addresses(&options.run)? {
                 println!("export {variable}={value}");
             }
             Ok(())
@@ -64,11 +71,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
 
 /// Brings into the cache what the chosen services are made of.
 fn fetch(options: &Options) -> Result<(), Failed> {
-    tools::ensure_for_services(options.kafka, options.tidb)?;
-    if options.kafka {
+    tools::ensure_for_services(&options.services)?;
+    if options.has(Service::Kube) {
+        helm::binary()?;
+        kube::binaries(options.has(Service::Nodes))?;
+    }
+    if options.has(Service::Registry) {
+        registry::binary()?;
+    }
+    if options.has(Service::Kafka) {
         kafka::jars()?;
     }
-    if options.tidb {
+    if options.has(Service::Tidb) {
         tidb::binary()?;
     }
     Ok(())
@@ -78,22 +92,33 @@ fn fetch(options: &Options) -> Result<(), Failed> {
 fn up(options: &Options) -> Result<(), Failed> {
     cache::make(&options.run)?;
     let _lock = cache::lock(&options.run)?;
-    let mut cluster = if options.kafka {
+    let mut cluster = if options.has(Service::Kafka) {
         cluster(options)?
     } else {
         Vec::new()
     };
-    let mut tidb = if options.tidb {
-        Some(tidb_record(options, &cluster)?)
-    } else {
-        None
-    };
+    // In the order in which they are started: those behind need those before.
+    let mut others = Vec::new();
+    for blank in blanks(options) {
+        let usual = usual_ports(&blank.name);
+        let beside = [cluster.as_slice(), others.as_slice()].concat();
+        others.push(with_ports(options, blank, usual, &beside)?);
+    }
     fetch(options)?;
-    if options.kafka {
+    if options.has(Service::Kafka) {
         kafka::start(&options.run, &kafka::jars()?, &mut cluster, &options.detours)?;
     }
-    if let Some(record) = &mut tidb {
-        tidb::start(&options.run, &tidb::binary()?, record)?;
+    for index in 0..others.len() {
+        let mut record = others[index].clone();
+        start(&options.run, &mut record, &others)?;
+        // The API server needs etcd, and everything else of Kubernetes the API server.
+        if kube_server(&record.name).is_some() {
+            ready(&options.run, &record, || is_up(&options.run, &record))?;
+        }
+        others[index] = record;
+    }
+    if options.has(Service::Nodes) {
+        kube::register(&options.run)?;
     }
     let brokers = u32::try_from(cluster.len()).unwrap_or(u32::MAX);
     for broker in &cluster {
@@ -101,15 +126,87 @@ fn up(options: &Options) -> Result<(), Failed> {
             kafka::brokers(broker.port()) == Some(brokers)
         })?;
     }
-    if let Some(record) = &tidb {
-        ready(&options.run, record, || tidb::is_up(record.ports[1]))?;
+    for record in &others {
+        ready(&options.run, record, || is_up(&options.run, record))?;
     }
     Ok(())
 }
 
+/// What there is to be besides brokers, without ports.
+fn blanks(options: &Options) -> Vec<Record> {
+    let blank = |name: &str, version: &str, mark: String| Record {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        mark,
+        of: 1,
+        ..Record::default()
+    };
+    let run = &options.run;
+    let mut blanks = Vec::new();
+    if options.has(Service::Tidb) {
+        blanks.push(blank(tidb::NAME, tidb::VERSION, tidb::mark(run)));
+    }
+    if options.has(Service::Registry) {
+        blanks.push(blank(registry::NAME, registry::VERSION, registry::mark(run)));
+    }
+    let servers = [
+        (Service::Kube, &kube::CORE[..]),
+        (Service::Nodes, &kube::NODES[..]),
+    ];
+    for (service, servers) in servers {
+        for server in servers.iter().filter(|_| options.has(service)) {
+            blanks.push(blank(server.name, server.version(), server.mark(run)));
+        }
+    }
+    blanks
+}
+
+fn kube_server(name: &str) -> Option<kube::Server> {
+    let mut servers = kube::CORE.iter().chain(&kube::NODES);
+    servers.find(|server| server.name == name).copied()
+}
+
+fn usual_ports(name: &str) -> &'static [u16] {
+    match (name, kube_server(name)) {
+        (_, Some(server)) => server.usual_ports,
+        (registry::NAME, None) => &registry::USUAL_PORTS,
+        _ => &tidb::USUAL_PORTS,
+    }
+}
+
+fn start(run: &Path, record: &mut Record, beside: &[Record]) -> Result<(), Failed> {
+    match (record.name.as_str(), kube_server(&record.name)) {
+        (_, Some(server)) => server.start(run, record, beside),
+        (registry::NAME, None) => registry::start(run, &registry::binary()?, record),
+        _ => tidb::start(run, &tidb::binary()?, record),
+    }
+}
+
+/// Whether it answers as one of its kind does.
+fn is_up(run: &Path, record: &Record) -> bool {
+    match (service_of(&record.name), kube_server(&record.name)) {
+        (_, Some(server)) => server.is_up(run, record),
+        (Service::Registry, None) => registry::is_up(record.port()),
+        (Service::Tidb, None) => tidb::is_up(record.ports.get(1).copied().unwrap_or_default()),
+        _ => kafka::brokers(record.port()).is_some(),
+    }
+}
+
+/// Which service a record is of.
+fn service_of(name: &str) -> Service {
+    let is_of = |servers: &[kube::Server]| servers.iter().any(|server| server.name == name);
+    match name {
+        tidb::NAME => Service::Tidb,
+        registry::NAME => Service::Registry,
+        _ if is_of(&kube::CORE) => Service::Kube,
+        _ if is_of(&kube::NODES) => Service::Nodes,
+        _ => Service::Kafka,
+    }
+}
+
 /// The brokers that there are to be, with ports.
 fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
-    let known = records(&options.run, true, false);
+    let known = records(&options.run, &[Service::Kafka].into());
     let meant = known
         .iter()
         .find(|record| record.pid.is_some())
@@ -156,17 +253,6 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
         cluster.push(record);
     }
     Ok(cluster)
-}
-
-fn tidb_record(options: &Options, beside: &[Record]) -> Result<Record, Failed> {
-    let blank = Record {
-        name: tidb::NAME.to_owned(),
-        version: tidb::VERSION.to_owned(),
-        mark: tidb::mark(&options.run),
-        of: 1,
-        ..Record::default()
-    };
-    with_ports(options, blank, &tidb::USUAL_PORTS, beside)
 }
 
 /// The record with the ports that it had, while they can be had, or else with new ones.
@@ -227,7 +313,8 @@ fn down(options: &Options, force: bool) -> Result<Vec<String>, Failed> {
     }
     let _lock = cache::lock(&options.run)?;
     let mut stopped = Vec::new();
-    for mut record in records(&options.run, options.kafka, options.tidb) {
+    // Those that need others have names behind theirs.
+    for mut record in records(&options.run, &options.services).into_iter().rev() {
         if record.running().is_some() {
             stopped.push(record.name.clone());
         }
@@ -239,12 +326,24 @@ fn down(options: &Options, force: bool) -> Result<Vec<String>, Failed> {
     Ok(stopped)
 }
 
+/// How the names of their files begin.
+const FILES: [(&str, Service); 6] = [
+    ("kafka", Service::Kafka),
+    ("tidb", Service::Tidb),
+    ("etcd", Service::Kube),
+    ("kube", Service::Kube),
+    ("kwok", Service::Nodes),
+    ("registry", Service::Registry),
+];
+
 /// Deletes the chosen services' data and keeps their logs.
 fn wipe(options: &Options) -> Result<(), Failed> {
     for entry in fs::read_dir(&options.run).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        let ours = (options.kafka && name.starts_with("kafka")) || (options.tidb && name.starts_with("tidb"));
+        let ours = FILES
+            .iter()
+            .any(|(begins, service)| options.has(*service) && name.starts_with(begins));
         let gone = match (ours, path.is_dir()) {
             (true, true) => fs::remove_dir_all(&path),
             (true, false) if path.extension().is_none_or(|extension| extension != "log") => {
@@ -257,32 +356,38 @@ fn wipe(options: &Options) -> Result<(), Failed> {
     Ok(())
 }
 
-fn records(run: &Path, kafka: bool, tidb: bool) -> Vec<Record> {
+fn records(run: &Path, services: &BTreeSet<Service>) -> Vec<Record> {
     let mut records = Record::all(run);
-    records.retain(|record| if record.name == tidb::NAME { tidb } else { kafka });
+    records.retain(|record| services.contains(&service_of(&record.name)));
     records
 }
 
 /// The variables that lead tests to what runs.
-fn addresses(run: &Path) -> Vec<(&'static str, String)> {
-    let running = |kafka, tidb| {
-        let mut records = records(run, kafka, tidb);
+fn addresses(run: &Path) -> Result<Vec<(&'static str, String)>, Failed> {
+    let running = |service| {
+        let mut records = records(run, &[service].into());
         records.retain(|record| record.running().is_some());
         records
     };
-    let kafka: Vec<String> = running(true, false)
+    let kafka: Vec<String> = running(Service::Kafka)
         .iter()
         .map(|record| format!("127.0.0.1:{}", record.port()))
         .collect();
-    let tidb = running(false, true);
     let mut addresses = Vec::new();
     if !kafka.is_empty() {
         addresses.push((KAFKA, kafka.join(",")));
     }
-    if let Some(record) = tidb.first() {
+    if let Some(record) = running(Service::Tidb).first() {
         addresses.push((TIDB, format!("mysql://root@127.0.0.1:{}", record.port())));
     }
-    addresses
+    if !running(Service::Kube).is_empty() {
+        addresses.push((KUBECONFIG, kube::kubeconfig(run).display().to_string()));
+        addresses.push((HELM, helm::binary()?.display().to_string()));
+    }
+    if let Some(record) = running(Service::Registry).first() {
+        addresses.push((REGISTRY, format!("127.0.0.1:{}", record.port())));
+    }
+    Ok(addresses)
 }
 
 /// What there is, for people.
@@ -292,18 +397,12 @@ fn table(run: &Path) -> String {
         return "no services; `cargo xtask services up` starts them\n".to_owned();
     }
     let mut table = format!(
-        "{:<9} {:<13} {:<8} {:>7} {:>6} {:>9}  LOG\n",
+        "{:<24} {:<13} {:<8} {:>7} {:>6} {:>9}  LOG\n",
         "SERVICE", "VERSION", "STATE", "PID", "PORT", "RSS"
     );
     for record in records {
         let running = record.running();
-        let answers = || {
-            if record.name == tidb::NAME {
-                tidb::is_up(record.ports.get(1).copied().unwrap_or_default())
-            } else {
-                kafka::brokers(record.port()).is_some()
-            }
-        };
+        let answers = || is_up(run, &record);
         let state = match (running, record.pid) {
             (Some(_), _) if answers() => "up",
             (Some(_), _) => "silent",
@@ -313,7 +412,7 @@ fn table(run: &Path) -> String {
         let resident = running.and_then(process::resident);
         let _ = writeln!(
             table,
-            "{:<9} {:<13} {:<8} {:>7} {:>6} {:>9}  {}",
+            "{:<24} {:<13} {:<8} {:>7} {:>6} {:>9}  {}",
             record.name,
             record.version,
             state,

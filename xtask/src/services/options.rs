@@ -1,5 +1,6 @@
 //! What `cargo xtask services` was told.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Wish;
@@ -8,15 +9,45 @@ use crate::Failed;
 use crate::run::root;
 
 pub(crate) const USAGE: &str = "\
-  services up [--kafka] [--tidb] [--brokers 1|3] [--dir DIR]
-                start Apache Kafka and TiDB on 127.0.0.1, or one of them; what died is started again
+  services up [SERVICE...] [--brokers 1|3] [--dir DIR]
+                start services on 127.0.0.1: those named, or Apache Kafka and TiDB; what died is started again
   services status [--dir DIR]
                 their state, ports, processes, memory and logs
-  services down [--kafka] [--tidb] [--wipe] [--dir DIR]
-                end them; --wipe deletes their data, and keeps their logs
-  services fetch [--kafka] [--tidb]
+  services down [SERVICE...] [--wipe] [--dir DIR]
+                end those named, or all; --wipe deletes their data, and keeps their logs
+  services fetch [SERVICE...]
                 only fetch and build what they are made of
+                SERVICE: --kafka, --tidb, --kube (API server of Kubernetes, etcd, the helm CLI), --nodes (with
+                controllers, scheduler and played nodes), --registry (of charts and images)
 ";
+
+/// A server, or some that belong together.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Service {
+    Kafka,
+    Tidb,
+    /// What keeps the objects of Kubernetes, and helm.
+    Kube,
+    /// What acts on them.
+    Nodes,
+    Registry,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 5] = [Self::Kafka, Self::Tidb, Self::Kube, Self::Nodes, Self::Registry];
+
+    fn of_flag(flag: &str) -> Option<Self> {
+        let service = match flag {
+            "--kafka" => Self::Kafka,
+            "--tidb" => Self::Tidb,
+            "--kube" => Self::Kube,
+            "--nodes" => Self::Nodes,
+            "--registry" => Self::Registry,
+            _ => return None,
+        };
+        Some(service)
+    }
+}
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,8 +63,7 @@ pub(crate) enum Action {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Options {
     pub(crate) action: Action,
-    pub(crate) kafka: bool,
-    pub(crate) tidb: bool,
+    pub(crate) services: BTreeSet<Service>,
     /// How many brokers; none: as many as there were, or one.
     pub(crate) brokers: Option<u16>,
     /// For each further way to the brokers, at which port each of them is said to be. For programs that put something in between.
@@ -45,18 +75,22 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Both services in a run directory.
-    pub(crate) fn new(action: Action, run: PathBuf) -> Self {
+    /// Services in a run directory.
+    pub(crate) fn new(action: Action, run: PathBuf, services: BTreeSet<Service>) -> Self {
         Self {
             action,
-            kafka: true,
-            tidb: true,
+            services,
             brokers: None,
             detours: Vec::new(),
             run,
             ports: Wish::Any,
             wipe: false,
         }
+    }
+
+    /// Whether the service is among them.
+    pub(crate) fn has(&self, service: Service) -> bool {
+        self.services.contains(&service)
     }
 
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, Failed> {
@@ -75,14 +109,16 @@ impl Options {
         };
         let mut options = Self {
             ports: Wish::Usual,
-            ..Self::new(action, root().join("target/services"))
+            ..Self::new(action, root().join("target/services"), BTreeSet::new())
         };
-        let (mut kafka, mut tidb) = (false, false);
         let mut rest = rest.iter();
         while let Some(flag) = rest.next() {
+            let service = Service::of_flag(flag);
+            if let (Some(service), Action::Up | Action::Down | Action::Fetch) = (service, action) {
+                options.services.insert(service);
+                continue;
+            }
             match (flag.as_str(), action) {
-                ("--kafka", Action::Up | Action::Down | Action::Fetch) => kafka = true,
-                ("--tidb", Action::Up | Action::Down | Action::Fetch) => tidb = true,
                 ("--wipe", Action::Down) => options.wipe = true,
                 ("--brokers", Action::Up) => {
                     options.brokers = match rest.next().map(String::as_str) {
@@ -115,8 +151,22 @@ impl Options {
                 (other, _) => return Err(wrong(&format!("`{other}` is not for this command"))),
             }
         }
-        if kafka || tidb {
-            (options.kafka, options.tidb) = (kafka, tidb);
+        match action {
+            Action::Up | Action::Fetch if options.services.is_empty() => {
+                options.services.extend([Service::Kafka, Service::Tidb]);
+            }
+            // What acts on objects needs what keeps them.
+            Action::Up | Action::Fetch if options.has(Service::Nodes) => {
+                options.services.insert(Service::Kube);
+            }
+            // And does not outlive it.
+            Action::Down if options.has(Service::Kube) => {
+                options.services.insert(Service::Nodes);
+            }
+            Action::Down | Action::Guard if options.services.is_empty() => {
+                options.services.extend(Service::ALL);
+            }
+            _ => (),
         }
         Ok(options)
     }
@@ -132,14 +182,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_choice_it_is_both() {
+    fn without_a_choice_it_is_kafka_and_tidb_and_down_is_all() {
+        let services = |line: &str| Vec::from_iter(parse(line).unwrap().services);
         let options = parse("up").unwrap();
-        assert!(options.kafka && options.tidb && options.ports == Wish::Usual);
-        assert_eq!(options.brokers, None);
-        let options = parse("up --tidb").unwrap();
-        assert!(!options.kafka && options.tidb);
+        assert_eq!((options.brokers, options.ports), (None, Wish::Usual));
+        assert_eq!(services("up"), [Service::Kafka, Service::Tidb]);
+        assert_eq!(services("up --tidb"), [Service::Tidb]);
+        assert_eq!(services("down"), Service::ALL);
         let options = parse("down --kafka --wipe").unwrap();
-        assert!(options.kafka && !options.tidb && options.wipe);
+        assert!(options.has(Service::Kafka) && !options.has(Service::Tidb) && options.wipe);
+    }
+
+    #[test]
+    fn nodes_come_and_go_with_what_keeps_their_objects() {
+        let services = |line: &str| Vec::from_iter(parse(line).unwrap().services);
+        assert_eq!(services("up --nodes"), [Service::Kube, Service::Nodes]);
+        assert_eq!(services("up --kube"), [Service::Kube]);
+        assert_eq!(services("down --kube"), [Service::Kube, Service::Nodes]);
+        assert_eq!(services("down --nodes"), [Service::Nodes]);
     }
 
     #[test]

@@ -1,20 +1,28 @@
 //! Services of one command alone, with fresh data, which end with it however it ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::options::{Action, Options};
+use super::options::{Action, Options, Service};
 use super::process::Record;
-use super::{addresses, down, up};
+use super::{addresses, down, helm, up};
 use crate::Failed;
 use crate::run::{own, root};
+use crate::tools;
 
 /// Leads tests to Kafka: `host:port,...`.
 pub(crate) const KAFKA: &str = "SCHEDULER_TEST_KAFKA";
 /// Leads tests to TiDB: `mysql://user@host:port`.
 pub(crate) const TIDB: &str = "SCHEDULER_TEST_TIDB";
+/// Leads tests to a cluster of Kubernetes, as one who may do everything there: a file.
+pub(crate) const KUBECONFIG: &str = "SCHEDULER_TEST_KUBECONFIG";
+/// Leads tests to the helm CLI.
+pub(crate) const HELM: &str = "SCHEDULER_TEST_HELM";
+/// Leads tests to a registry: `host:port`.
+pub(crate) const REGISTRY: &str = "SCHEDULER_TEST_REGISTRY";
 
 /// What runs until this is dropped.
 ///
@@ -27,20 +35,28 @@ pub(crate) struct Private {
 
 impl Private {
     /// Starts those services to which no variable leads.
-    pub(crate) fn start() -> Result<Self, Failed> {
+    pub(crate) fn start(services: &[Service]) -> Result<Self, Failed> {
         let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
-        let run = root().join(format!("target/services-of-tests-{}", std::process::id()));
-        let options = Options {
-            kafka: unset(KAFKA),
-            tidb: unset(TIDB),
-            ..Options::new(Action::Up, run)
+        let is_missing = |service: &Service| match service {
+            Service::Kafka => unset(KAFKA),
+            Service::Tidb => unset(TIDB),
+            Service::Kube | Service::Nodes => unset(KUBECONFIG),
+            Service::Registry => unset(REGISTRY),
         };
-        if !(options.kafka || options.tidb) {
+        let run = root().join(format!("target/services-of-tests-{}", std::process::id()));
+        let missing: BTreeSet<Service> = services.iter().copied().filter(is_missing).collect();
+        let mut found = Vec::new();
+        if services.contains(&Service::Kube) && !missing.contains(&Service::Kube) && unset(HELM) {
+            tools::ensure_for_services(&[Service::Kube].into())?;
+            found.push((HELM, helm::binary()?.display().to_string()));
+        }
+        if missing.is_empty() {
             return Ok(Self {
                 guard: None,
-                addresses: Vec::new(),
+                addresses: found,
             });
         }
+        let options = Options::new(Action::Up, run, missing);
         forget_older(&options.run);
         let guard = watch_over(&options.run)?;
         let mut private = Self {
@@ -48,7 +64,8 @@ impl Private {
             addresses: Vec::new(),
         };
         up(&options)?;
-        private.addresses = addresses(&options.run);
+        private.addresses = addresses(&options.run)?;
+        private.addresses.extend(found);
         for (variable, value) in &private.addresses {
             println!("{variable}={value}");
         }

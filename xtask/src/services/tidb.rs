@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::cache::{self, make, produced, write};
+use super::golang::go;
 use super::process::Record;
 use crate::Failed;
 
@@ -51,12 +52,6 @@ pub(crate) fn binary() -> Result<PathBuf, Failed> {
     Ok(binary)
 }
 
-fn go(directory: &Path) -> Command {
-    let mut go = Command::new("go");
-    go.current_dir(directory).env("CGO_ENABLED", "0");
-    go
-}
-
 fn module() -> String {
     format!(
         "module tidb-server-tool\n\ngo 1.25\n\n\
@@ -95,16 +90,21 @@ pub(crate) fn start(run: &Path, binary: &Path, record: &mut Record) -> Result<()
 
 /// Whether it says over HTTP that it is up.
 pub(crate) fn is_up(status_port: u16) -> bool {
-    ask(status_port)
+    answers(status_port, "/status")
+}
+
+/// Whether a request over HTTP is answered with 200.
+pub(crate) fn answers(port: u16, path: &str) -> bool {
+    ask(port, path)
         .is_some_and(|answer| answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.0 200"))
 }
 
-fn ask(port: u16) -> Option<String> {
+fn ask(port: u16, path: &str) -> Option<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
     stream
-        .write_all(b"GET /status HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())
         .ok()?;
     let mut answer = String::new();
     stream.take(64 << 10).read_to_string(&mut answer).ok()?;

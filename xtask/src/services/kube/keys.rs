@@ -1,0 +1,168 @@
+//! Certificates and keys of a run directory, made by `openssl`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::super::cache::{make, write};
+use super::kubeconfig;
+use crate::Failed;
+
+/// Who has a certificate: file, subject, and what it is for.
+const CERTIFICATES: [(&str, &str, &str); 6] = [
+    (
+        "apiserver",
+        "/CN=kube-apiserver",
+        "subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc\n\
+         extendedKeyUsage=serverAuth\n",
+    ),
+    ("admin", "/O=system:masters/CN=admin", CLIENT),
+    ("controllers", "/CN=system:kube-controller-manager", CLIENT),
+    ("scheduler", "/CN=system:kube-scheduler", CLIENT),
+    ("front-proxy", "/CN=front-proxy", CLIENT),
+    (
+        "kubelet-client",
+        "/O=system:masters/CN=kube-apiserver-kubelet-client",
+        CLIENT,
+    ),
+];
+const CLIENT: &str = "extendedKeyUsage=clientAuth\n";
+/// Small and quick to make.
+const NEW_KEY: [&str; 5] = [
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:prime256v1",
+    "-nodes",
+];
+
+/// Where they lie.
+pub(super) fn directory(run: &Path) -> PathBuf {
+    run.join("kube-keys")
+}
+
+/// Makes those that are missing, and what clients are told of a server at that port.
+pub(super) fn make_all(run: &Path, port: u16) -> Result<(), Failed> {
+    let keys = directory(run);
+    // The last that is made: with it all are there.
+    let whole = keys.join("accounts.pub");
+    if !whole.exists() {
+        make(&keys)?;
+        openssl(
+            &keys,
+            &[
+                &["req", "-x509"],
+                &NEW_KEY[..],
+                &[
+                    "-days",
+                    "3650",
+                    "-keyout",
+                    "ca.key",
+                    "-out",
+                    "ca.crt",
+                    "-subj",
+                    "/CN=loopback",
+                ],
+                &["-addext", "basicConstraints=critical,CA:TRUE"],
+                &[
+                    "-addext",
+                    "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
+                ],
+            ],
+        )?;
+        for (name, subject, extension) in CERTIFICATES {
+            certify(&keys, name, subject, extension)?;
+        }
+        let curve = ["-pkeyopt", "ec_paramgen_curve:P-256", "-out", "accounts.key"];
+        openssl(&keys, &[&["genpkey", "-algorithm", "EC"], &curve])?;
+        openssl(
+            &keys,
+            &[&["pkey", "-in", "accounts.key", "-pubout", "-out", "accounts.pub"]],
+        )?;
+    }
+    for (path, name) in [
+        (kubeconfig(run), "admin"),
+        (keys.join("controllers.kubeconfig"), "controllers"),
+        (keys.join("scheduler.kubeconfig"), "scheduler"),
+    ] {
+        write(&path, &config(&keys, name, port))?;
+        private(&path)?;
+    }
+    Ok(())
+}
+
+fn certify(keys: &Path, name: &str, subject: &str, extension: &str) -> Result<(), Failed> {
+    let file = |ending: &str| format!("{name}.{ending}");
+    let (key, request, extensions, certificate) = (file("key"), file("csr"), file("ext"), file("crt"));
+    openssl(
+        keys,
+        &[
+            &["req", "-new"],
+            &NEW_KEY[..],
+            &["-keyout", &key, "-out", &request, "-subj", subject],
+        ],
+    )?;
+    write(&keys.join(&extensions), extension)?;
+    openssl(
+        keys,
+        &[
+            &[
+                "x509",
+                "-req",
+                "-days",
+                "3650",
+                "-in",
+                &request,
+                "-out",
+                &certificate,
+            ],
+            &[
+                "-CA",
+                "ca.crt",
+                "-CAkey",
+                "ca.key",
+                "-CAcreateserial",
+                "-extfile",
+                &extensions,
+            ],
+        ],
+    )
+}
+
+fn config(keys: &Path, name: &str, port: u16) -> String {
+    let file = |ending: &str| keys.join(format!("{name}.{ending}")).display().to_string();
+    format!(
+        "apiVersion: v1\nkind: Config\n\
+         clusters: [{{name: loopback, cluster: {{server: \"https://127.0.0.1:{port}\", certificate-authority: \"{}\"}}}}]\n\
+         users: [{{name: {name}, user: {{client-certificate: \"{}\", client-key: \"{}\"}}}}]\n\
+         contexts: [{{name: loopback, context: {{cluster: loopback, user: {name}}}}}]\n\
+         current-context: loopback\n",
+        keys.join("ca.crt").display(),
+        file("crt"),
+        file("key"),
+    )
+}
+
+fn private(path: &Path) -> Result<(), Failed> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn openssl(directory: &Path, arguments: &[&[&str]]) -> Result<(), Failed> {
+    let mut command = Command::new("openssl");
+    command
+        .current_dir(directory)
+        .args(arguments.concat())
+        .stdin(Stdio::null());
+    let shown = crate::run::shown(&command);
+    let output = command
+        .output()
+        .map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("`{shown}` failed: {}\n{problem}", output.status))
+    }
+}
