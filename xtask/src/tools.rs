@@ -9,8 +9,9 @@ use crate::run::run;
 use crate::services::Service;
 
 /// A program and the Debian package that has it.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("cc", "build-essential"),
+    ("curl", "curl"),
     ("perl", "perl"),
     ("sh", "dash"),
     ("bash", "bash"),
