@@ -8,6 +8,7 @@ pub(crate) mod error;
 mod find;
 mod inspect;
 mod list;
+mod plan;
 mod tasks;
 pub(crate) mod view;
 mod workers;
