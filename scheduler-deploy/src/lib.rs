@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`chart`] | reads a chart directory: pipeline definition, bounds on the number of workers, executors |
 //! | [`local`] | a [`Deployer`](scheduler_core::port::deploy::Deployer) that runs workers as processes of this machine |
+//! | [`helm`] | one that deploys charts into a Kubernetes cluster |
 //!
 //! How many workers are wanted for the work that waits is [`scheduler_core::scaling`]'s to say.
 //!
@@ -24,4 +25,6 @@
 //! ```
 
 pub mod chart;
+pub mod helm;
+mod leftover;
 pub mod local;

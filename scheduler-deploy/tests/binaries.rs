@@ -154,7 +154,13 @@ async fn the_coreutils_chart_runs_a_task_in_real_processes() {
         values: Bytes::new(),
         replicas: Replicas { min: 1, max: 1 },
     };
-    let facts = deployer.inspect(&deployment).await.unwrap();
+    let name = |text: &str| text.parse::<Name>().unwrap();
+    let path = PipelinePath {
+        client: name("default"),
+        application: name("examples"),
+        pipeline: name("coreutils"),
+    };
+    let facts = deployer.inspect(&path, &deployment).await.unwrap();
 
     let (reports, mut reported) = mpsc::unbounded_channel();
     let scheduler = OneTask {
@@ -168,14 +174,9 @@ async fn the_coreutils_chart_runs_a_task_in_real_processes() {
         .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
     let server = tokio::spawn(server);
 
-    let name = |text: &str| text.parse::<Name>().unwrap();
     let wanted = Wanted {
         pipeline: PipelineId(1),
-        path: PipelinePath {
-            client: name("default"),
-            application: name("examples"),
-            pipeline: name("coreutils"),
-        },
+        path,
         version: 1,
         deployment,
         definition: "".into(),

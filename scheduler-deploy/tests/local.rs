@@ -387,13 +387,17 @@ async fn one_directory_has_one_deployer() {
 async fn a_chart_is_looked_at_without_deploying_it() {
     let world = World::new(PATIENT).await;
     let wanted = world.wanted(1, 1);
-    let facts = world.deployer.inspect(&wanted.deployment).await.unwrap();
+    let facts = world
+        .deployer
+        .inspect(&wanted.path, &wanted.deployment)
+        .await
+        .unwrap();
     assert_eq!(facts.definition, None);
     let missing = Deployment {
         chart: "/nowhere".into(),
         ..wanted.deployment
     };
-    let error = world.deployer.inspect(&missing).await.unwrap_err();
+    let error = world.deployer.inspect(&wanted.path, &missing).await.unwrap_err();
     assert!(matches!(error, DeployError::Invalid { field, .. } if field == "chart"));
     assert_eq!(world.processes(), 0);
 }

@@ -23,6 +23,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
+  test-k8s [ARGS]
+                tests of charts where there are pods: Kubernetes with controllers and played nodes; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
   configuration write docs/configuration.md from the programs' own definitions
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let outcome = match (command.as_deref(), rest.as_slice()) {
         (Some("test"), _) => test::run(&rest),
+        (Some("test-k8s"), _) => test::run_k8s(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
         (Some("chaos"), _) => chaos::run(&rest),

@@ -14,12 +14,37 @@ pub(crate) const BINARIES: &str = "SCHEDULER_BIN_DIR";
 pub(crate) const XTASK: &str = "SCHEDULER_XTASK";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
-    let begun = Instant::now();
     tools::ensure()?;
-    // The first time they take minutes to build, which is time that cargo takes as well.
-    let services = std::thread::spawn(|| Private::start(&[Service::Kafka, Service::Tidb, Service::Kube]));
+    let services = &[Service::Kafka, Service::Tidb, Service::Kube];
     // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
-    let binaries_built = execute(cargo(&["build", "--workspace", "--bins", "--examples"]));
+    let build = ["build", "--workspace", "--bins", "--examples"];
+    with(
+        services,
+        &build,
+        &["test", "--workspace", "--no-fail-fast"],
+        arguments,
+    )
+}
+
+/// The tests that need pods.
+pub(crate) fn run_k8s(arguments: &[String]) -> Result<(), Failed> {
+    let services = &[Service::Kube, Service::Nodes];
+    let build = ["build", "-p", "scheduler-server"];
+    let test = ["test", "-p", "scheduler-tests", "--test", "k8s"];
+    with(services, &build, &test, arguments)
+}
+
+/// Builds, and runs tests with services of their own.
+fn with(
+    services: &'static [Service],
+    build: &[&str],
+    test: &[&str],
+    arguments: &[String],
+) -> Result<(), Failed> {
+    let begun = Instant::now();
+    // The first time they take minutes to build, which is time that cargo takes as well.
+    let services = std::thread::spawn(|| Private::start(services));
+    let binaries_built = execute(cargo(build));
     if binaries_built.is_err() {
         services::cancel();
     }
@@ -30,7 +55,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let services = services?;
     let built = begun.elapsed();
 
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo(test);
     command
         .args(arguments)
         .env(BINARIES, binaries()?)

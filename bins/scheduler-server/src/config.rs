@@ -10,6 +10,7 @@ use scheduler_core::name::Name;
 use scheduler_runtime::NodeConfig;
 
 use crate::cluster::ClusterArguments;
+use crate::helm::HelmArguments;
 
 /// A multi-tenant workload scheduler: takes tasks over HTTP and gRPC, hands them to workers, and keeps what came of them.
 #[derive(Clone, Debug, Parser)]
@@ -54,7 +55,8 @@ pub struct Arguments {
     #[arg(long, env = "SCHEDULER_DEPLOYER", value_enum, default_value_t = DeployerKind::Local)]
     pub deployer: DeployerKind,
 
-    /// Charts must lie below this directory; may be given several times. Default: anywhere, which trusts every client.
+    /// Charts must lie below this directory; may be given several times. Default: with `--deployer local` anywhere, which trusts every
+    /// client, and with `helm` nowhere.
     #[arg(
         long = "chart-root",
         env = "SCHEDULER_CHART_ROOTS",
@@ -62,6 +64,10 @@ pub struct Arguments {
         value_delimiter = ','
     )]
     pub chart_roots: Vec<PathBuf>,
+
+    /// How charts are deployed by helm.
+    #[command(flatten)]
+    pub helm: HelmArguments,
 
     /// Whether an application must be created before its first pipeline.
     #[arg(long, env = "SCHEDULER_EXPLICIT_APPLICATIONS")]
@@ -93,6 +99,8 @@ pub struct Arguments {
 pub enum DeployerKind {
     /// Processes on this machine; charts are local directories.
     Local,
+    /// Pods of a Kubernetes cluster, by the helm CLI; see docs/helm.md.
+    Helm,
     /// They come by themselves.
     None,
 }

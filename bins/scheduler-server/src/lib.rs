@@ -2,6 +2,8 @@
 
 mod cluster;
 mod config;
+mod helm;
 
 pub use cluster::{ClusterArguments, Property, Protocol};
 pub use config::{Arguments, ClientKey, DeployerKind, LogFormat};
+pub use helm::HelmArguments;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use scheduler_core::port::gateway::Gateway;
+use scheduler_deploy::helm::HelmDeployer;
 use scheduler_deploy::local::{LocalConfig, LocalDeployer};
 use scheduler_grpc::server::GrpcServer;
 use scheduler_http::HttpConfig;
@@ -45,18 +46,25 @@ async fn main() -> anyhow::Result<()> {
 
     let storage = storage::open(&arguments, &advertise).await?;
     let mut builder = storage.builder.config(arguments.node(&advertise)?);
-    if arguments.deployer == DeployerKind::Local {
-        let keys: BTreeMap<_, _> = arguments
-            .api_keys
-            .iter()
-            .map(|key| (key.client.clone(), key.key.clone()))
-            .collect();
-        let config = LocalConfig {
-            api_keys: keys,
-            chart_roots: arguments.chart_roots.clone(),
-            ..LocalConfig::new(arguments.data.join("workers"), &grpc_url)
-        };
-        builder = builder.deployer(Arc::new(LocalDeployer::open(config).await?));
+    match arguments.deployer {
+        DeployerKind::Local => {
+            let keys: BTreeMap<_, _> = arguments
+                .api_keys
+                .iter()
+                .map(|key| (key.client.clone(), key.key.clone()))
+                .collect();
+            let config = LocalConfig {
+                api_keys: keys,
+                chart_roots: arguments.chart_roots.clone(),
+                ..LocalConfig::new(arguments.data.join("workers"), &grpc_url)
+            };
+            builder = builder.deployer(Arc::new(LocalDeployer::open(config).await?));
+        }
+        DeployerKind::Helm => {
+            let deployer = HelmDeployer::open(arguments.helm(&advertise)?).await?;
+            builder = builder.deployer(Arc::new(deployer));
+        }
+        DeployerKind::None => (),
     }
     let node = builder.start().await?;
     for key in &arguments.api_keys {

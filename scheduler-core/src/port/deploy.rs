@@ -17,6 +17,8 @@ pub struct ChartFacts {
     pub definition: Option<Bytes>,
     /// Bounds on the number of workers, if the chart has them.
     pub replicas: Option<Replicas>,
+    /// What deploying it would create, for people, as `Deployment/worker`; empty where nothing but workers is.
+    pub objects: Vec<String>,
 }
 
 /// A pipeline whose workers are wanted.
@@ -70,8 +72,8 @@ pub enum RolloutPhase {
 /// - After a restart of the node the driver applies every pipeline again; workers that were left over are adopted or ended.
 #[async_trait]
 pub trait Deployer: fmt::Debug + Send + Sync + 'static {
-    /// Reads a chart, without deploying it.
-    async fn inspect(&self, deployment: &Deployment) -> Result<ChartFacts, DeployError>;
+    /// Reads a chart and checks it as if it were to be deployed for that pipeline, without deploying it.
+    async fn inspect(&self, path: &PipelinePath, deployment: &Deployment) -> Result<ChartFacts, DeployError>;
 
     /// Says what is wanted.
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError>;

@@ -1,4 +1,4 @@
-//! What can be asked of the shards of one node to see that all is well with them, or why not.
+//! What can be asked of one node: whether all is well with its shards, or why not, and what would come of a pipeline.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::gateway::ApiError;
+use super::catalog::Replicas;
+use super::gateway::{ApiError, Caller, NewPipeline};
 use crate::id::Partition;
-use crate::name::PipelinePath;
+use crate::name::{Name, PipelinePath};
 use crate::shard::Account;
 
 /// Whether every offset of a partition's log is accounted for.
@@ -34,9 +35,23 @@ impl Audit {
 /// when its shard leaves, or when whoever reads it is too slow; up to there it is whole.
 pub type Recording = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-/// The shards of one node, looked at.
+/// What would come of a pipeline.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// What deploying its chart would create, for people, as `Deployment/worker`.
+    pub objects: Vec<String>,
+    /// How many workers it would have, if it has a deployment.
+    pub replicas: Option<Replicas>,
+    /// Its definition as JSON; empty if its workers know by themselves.
+    pub definition: Bytes,
+}
+
+/// One node, looked at: nothing changes by it.
 #[async_trait]
 pub trait Inspect: fmt::Debug + Send + Sync + 'static {
+    /// Checks a pipeline as if it were to be created, its chart included, and says what would come of it.
+    async fn plan(&self, caller: &Caller, application: &Name, new: NewPipeline) -> Result<Plan, ApiError>;
+
     /// Audits the shards of a pipeline that live on this node, by partition.
     async fn audit(&self, path: &PipelinePath) -> Result<Vec<Audit>, ApiError>;
 

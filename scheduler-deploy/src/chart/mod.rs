@@ -85,8 +85,51 @@ impl Chart {
                 .as_ref()
                 .map(|definition| Bytes::from(definition.to_json())),
             replicas: self.replicas,
+            objects: Vec::new(),
         }
     }
+}
+
+/// What the scheduler keeps of a chart that others deploy.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct About {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) definition: Option<PipelineDefinition>,
+    pub(crate) replicas: Option<Replicas>,
+}
+
+impl About {
+    /// Reads it from the chart's directory, except for a definition that is known already. It blocks on the file system.
+    pub(crate) fn read(
+        deployment: &Deployment,
+        definition: Option<PipelineDefinition>,
+    ) -> Result<Self, DeployError> {
+        let files = ChartFiles::open(&deployment.chart, &[])?;
+        let name = chart_name(&files)?;
+        let text = files.read("Chart.yaml")?.unwrap_or_default();
+        let version = match &parse_yaml("Chart.yaml", &text)?["version"] {
+            Value::String(version) => version.clone(),
+            // What helm renders has one, and takes a number for it.
+            other => other.to_string(),
+        };
+        let values = values::read(&files, &deployment.values)?;
+        let definition = match definition {
+            Some(definition) => Some(definition),
+            None => pipeline::find_plain(&files, &values)?,
+        };
+        Ok(Self {
+            name,
+            version,
+            definition,
+            replicas: replicas::find(&values)?,
+        })
+    }
+}
+
+/// The definition in the data of a `ConfigMap` that `title` names.
+pub(crate) fn definition_in(title: &str, data: &Value) -> Result<PipelineDefinition, DeployError> {
+    pipeline::in_data(title, data)
 }
 
 fn chart_name(files: &ChartFiles) -> Result<String, DeployError> {

@@ -11,6 +11,25 @@ use super::{PIPELINE_LABEL, invalid};
 const FILES: [&str; 3] = ["pipeline.yaml", "pipeline.yml", "pipeline.json"];
 
 pub(super) fn find(files: &ChartFiles, values: &Value) -> Result<Option<PipelineDefinition>, DeployError> {
+    if let Some(plain) = find_plain(files, values)? {
+        return Ok(Some(plain));
+    }
+    for name in files.yaml_files("templates")? {
+        if let Some(text) = files.read(&name)?
+            && text.contains(PIPELINE_LABEL)
+            && let Some(definition) = config_map(&name, &text)?
+        {
+            return Ok(Some(definition));
+        }
+    }
+    Ok(None)
+}
+
+/// The definition where it needs no rendering: in the values, or in a file of its own.
+pub(super) fn find_plain(
+    files: &ChartFiles,
+    values: &Value,
+) -> Result<Option<PipelineDefinition>, DeployError> {
     if !values["pipeline"].is_null() || !values["commands"].is_null() {
         return PipelineDefinition::from_value(values)
             .map(Some)
@@ -19,14 +38,6 @@ pub(super) fn find(files: &ChartFiles, values: &Value) -> Result<Option<Pipeline
     for name in FILES {
         if let Some(text) = files.read(name)? {
             return parse(name, &text).map(Some);
-        }
-    }
-    for name in files.yaml_files("templates")? {
-        if let Some(text) = files.read(&name)?
-            && text.contains(PIPELINE_LABEL)
-            && let Some(definition) = config_map(&name, &text)?
-        {
-            return Ok(Some(definition));
         }
     }
     Ok(None)
@@ -60,16 +71,21 @@ fn config_map(name: &str, text: &str) -> Result<Option<PipelineDefinition>, Depl
         if document["kind"] != "ConfigMap" || document["metadata"]["labels"][PIPELINE_LABEL].is_null() {
             continue;
         }
-        let data = FILES
-            .into_iter()
-            .find_map(|file| document["data"][file].as_str().map(|text| (file, text)));
-        let Some((file, definition)) = data else {
-            return Err(invalid(
-                format!("{name}: data"),
-                "must have pipeline.yaml or pipeline.json",
-            ));
-        };
-        return parse(&format!("{name}: data.{file}"), definition).map(Some);
+        return in_data(name, &document["data"]).map(Some);
     }
     Ok(None)
+}
+
+/// The definition in the data of a `ConfigMap`.
+pub(super) fn in_data(name: &str, data: &Value) -> Result<PipelineDefinition, DeployError> {
+    let found = FILES
+        .into_iter()
+        .find_map(|file| data[file].as_str().map(|text| (file, text)));
+    let (file, definition) = found.ok_or_else(|| {
+        invalid(
+            format!("{name}: data"),
+            "must have pipeline.yaml or pipeline.json",
+        )
+    })?;
+    parse(&format!("{name}: data.{file}"), definition)
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use scheduler_core::id::PipelineId;
+use scheduler_core::name::PipelinePath;
 use scheduler_core::port::BoxError;
 use scheduler_core::port::catalog::{Deployment, Replicas};
 use scheduler_core::port::deploy::{ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted};
@@ -17,9 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use super::LocalConfig;
 use super::launch::Plan;
-use super::leftover;
 use super::replica::{Health, Replica};
 use crate::chart::Chart;
+use crate::leftover;
 
 /// Logs of replicas that have ended which are kept, so that a person can see why. The oldest go first.
 const KEPT_DIRECTORIES: usize = 100;
@@ -169,7 +170,7 @@ fn read_definition(definition: &[u8]) -> Result<Option<PipelineDefinition>, Depl
 
 #[async_trait]
 impl Deployer for LocalDeployer {
-    async fn inspect(&self, deployment: &Deployment) -> Result<ChartFacts, DeployError> {
+    async fn inspect(&self, _: &PipelinePath, deployment: &Deployment) -> Result<ChartFacts, DeployError> {
         Ok(self.read(deployment).await?.facts())
     }
 

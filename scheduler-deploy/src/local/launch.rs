@@ -9,9 +9,7 @@ use scheduler_pipeline::PipelineDefinition;
 
 use super::LocalConfig;
 use crate::chart::{Chart, Executor};
-
-/// The variable with the replica's directory.
-pub(super) const REPLICA: &str = "SCHEDULER_REPLICA";
+use crate::leftover::MARK;
 
 /// What every replica of a pipeline is started with.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,7 +63,7 @@ impl Plan {
         let ours = [
             ("SCHEDULER_WORKSPACE", workspace.display().to_string()),
             ("EXIT_WITH_STDIN", "1".to_owned()),
-            (REPLICA, directory.display().to_string()),
+            (MARK, directory.display().to_string()),
         ];
         common.extend(ours.map(|(name, value)| (name.to_owned(), value)));
 
@@ -135,7 +133,7 @@ fn protect(
     mut environment: BTreeMap<String, String>,
     common: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
-    for name in [REPLICA, "EXIT_WITH_STDIN", "SCHEDULER_WORKSPACE"] {
+    for name in [MARK, "EXIT_WITH_STDIN", "SCHEDULER_WORKSPACE"] {
         if let Some(value) = common.get(name) {
             environment.insert(name.to_owned(), value.clone());
         }

@@ -24,7 +24,6 @@
 mod config;
 mod deployer;
 mod launch;
-mod leftover;
 mod log;
 mod process;
 mod replica;

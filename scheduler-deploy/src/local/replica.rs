@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::LocalConfig;
 use super::launch::{Plan, workspace};
-use super::leftover;
 use super::process::Process;
+use crate::leftover;
 
 /// How a replica fares.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

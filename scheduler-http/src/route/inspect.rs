@@ -105,11 +105,11 @@ fn number<T: std::str::FromStr>(name: &'static str, value: &str) -> Result<T, Pr
         .map_err(|_| Problem::invalid(name, format!("must be a whole number; found {found:?}")))
 }
 
-fn inspect(api: &Api) -> Result<&dyn Inspect, Problem> {
+pub(super) fn inspect(api: &Api) -> Result<&dyn Inspect, Problem> {
     api.inspect.as_deref().ok_or_else(|| {
         Problem::new(
             Kind::NoSuchRoute,
-            "this server does not show its shards".to_owned(),
+            "this server does not show what is in it".to_owned(),
         )
     })
 }

@@ -11,12 +11,15 @@ use scheduler_core::port::gateway::PipelineChange;
 use utoipa::IntoParams;
 
 use super::applications::ApplicationParams;
+use super::inspect::inspect;
 use super::{located, url_of};
 use crate::Api;
-use crate::extract::{self, InApplication, InPipeline};
+use crate::config::HttpConfig;
+use crate::extract::{self, FromPairs, InApplication, InPipeline, Pairs, Query, once, unknown};
 use crate::problem::Problem;
 use crate::wire::Items;
 use crate::wire::pipeline::{NewPipelineBody, PipelineBody, PipelineChangeBody, ScaleBody};
+use crate::wire::plan::PlanBody;
 use crate::wire::policy;
 
 /// A pipeline in the path.
@@ -43,20 +46,62 @@ pub(crate) async fn list(
     Ok(Json(Items::all(pipelines.into_iter().map(PipelineBody::from))))
 }
 
+/// How a pipeline is created.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CreateParams {
+    /// `true`: check all of it, its chart included, and answer what would be created without creating it. Default false.
+    #[expect(dead_code, reason = "for the document")]
+    dry_run: Option<bool>,
+}
+
+pub(crate) struct CreateQuery {
+    dry_run: bool,
+}
+
+impl FromPairs for CreateQuery {
+    fn from_pairs(pairs: Pairs<'_>, _: &HttpConfig) -> Result<Self, Problem> {
+        let mut dry_run = None;
+        for (name, value) in pairs {
+            if name != "dry_run" {
+                return Err(unknown(&name, "`dry_run`"));
+            }
+            let said = match &*value {
+                "true" => true,
+                "false" => false,
+                _ => return Err(Problem::invalid("dry_run", "must be true or false")),
+            };
+            once(&mut dry_run, "dry_run", said)?;
+        }
+        Ok(Self {
+            dry_run: dry_run.unwrap_or(false),
+        })
+    }
+}
+
 /// Create a pipeline, and deploy its workers from a chart.
 ///
 /// Tasks can be submitted as soon as this answers; they wait until workers are up. `rollout` of the pipeline says how far they are.
-#[utoipa::path(post, path = "/api/applications/{app}/pipelines", tag = "pipelines", operation_id = "create_pipeline", params(ApplicationParams),
+#[utoipa::path(post, path = "/api/applications/{app}/pipelines", tag = "pipelines", operation_id = "create_pipeline", params(ApplicationParams, CreateParams),
     request_body = NewPipelineBody,
     responses(
+        (status = 200, description = "With `dry_run`: what would be created.", body = PlanBody),
         (status = 201, description = "It is created.", body = PipelineBody, headers(("Location" = String, description = "Its path."))),
         (status = 409, description = "There is one of the name.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     target: InApplication,
+    Query(query): Query<CreateQuery>,
     extract::Json(new): extract::Json<NewPipelineBody>,
 ) -> Result<Response, Problem> {
+    if query.dry_run {
+        let plan = inspect(&api)?
+            .plan(&target.caller, &target.application, new.into_new()?)
+            .await
+            .map_err(policy::of_request)?;
+        return Ok(Json(PlanBody::from(plan)).into_response());
+    }
     let view = api
         .gateway
         .create_pipeline(&target.caller, &target.application, new.into_new()?)

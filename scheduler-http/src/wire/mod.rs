@@ -4,6 +4,7 @@ pub(crate) mod application;
 pub(crate) mod dead;
 pub(crate) mod options;
 pub(crate) mod pipeline;
+pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod task;
 

@@ -29,10 +29,10 @@ type Raw = Box<RawValue>;
 pub(crate) struct ReplicasBody {
     /// At least so many. The chart's if not said.
     #[schema(nullable = false)]
-    min: Option<u32>,
+    pub(super) min: Option<u32>,
     /// At most so many. The chart's if not said.
     #[schema(nullable = false)]
-    max: Option<u32>,
+    pub(super) max: Option<u32>,
 }
 
 impl ReplicasBody {

@@ -35,7 +35,11 @@ impl LocalNode {
     }
 
     /// Reads a chart and makes of it what is kept.
-    async fn deployment(&self, new: NewDeployment) -> Result<(Deployment, ChartFacts), ApiError> {
+    pub(super) async fn deployment(
+        &self,
+        path: &PipelinePath,
+        new: NewDeployment,
+    ) -> Result<(Deployment, ChartFacts), ApiError> {
         let Some(deployer) = &self.inner.deployer else {
             let problem = "this node deploys no charts; leave it out and start workers yourself";
             return Err(ApiError::invalid("chart", problem));
@@ -45,7 +49,10 @@ impl LocalNode {
             values: new.values,
             replicas: REPLICAS,
         };
-        let facts = deployer.inspect(&deployment).await.map_err(error::of_deploy)?;
+        let facts = deployer
+            .inspect(path, &deployment)
+            .await
+            .map_err(error::of_deploy)?;
         let from_chart = facts.replicas.unwrap_or(REPLICAS);
         let min = new
             .min_replicas
@@ -79,7 +86,7 @@ impl LocalNode {
         Ok(replicas)
     }
 
-    fn check_partitions(&self, partitions: u32) -> Result<u32, ApiError> {
+    pub(super) fn check_partitions(&self, partitions: u32) -> Result<u32, ApiError> {
         let most = self.inner.config.max_partitions;
         if (1..=most).contains(&partitions) {
             Ok(partitions)
@@ -163,14 +170,14 @@ impl LocalNode {
 }
 
 /// A definition in the form in which it is kept.
-fn check_definition(definition: &Bytes) -> Result<Bytes, ApiError> {
+pub(super) fn check_definition(definition: &Bytes) -> Result<Bytes, ApiError> {
     let text = std::str::from_utf8(definition).map_err(|_| ApiError::invalid("pipeline", "is not UTF-8"))?;
     let definition =
         PipelineDefinition::from_json(text).map_err(|e| ApiError::invalid(e.field, e.message))?;
     Ok(definition.to_json().into())
 }
 
-fn check_policy(policy: &PipelinePolicy) -> Result<(), ApiError> {
+pub(super) fn check_policy(policy: &PipelinePolicy) -> Result<(), ApiError> {
     let check = |field: &str, ok: bool, rule: &str| {
         if ok {
             Ok(())
@@ -289,7 +296,7 @@ impl LocalNode {
         check_policy(&policy)?;
         let (deployment, facts) = match new.deployment {
             Some(deployment) => self
-                .deployment(deployment)
+                .deployment(&path, deployment)
                 .await
                 .map(|(d, facts)| (Some(d), facts))?,
             None => (None, ChartFacts::default()),
@@ -362,7 +369,7 @@ impl LocalNode {
         pipeline.paused = change.paused.unwrap_or(pipeline.paused);
         let mut from_chart = None;
         if let Some(new) = change.deployment {
-            let (deployment, facts) = self.deployment(new).await?;
+            let (deployment, facts) = self.deployment(path, new).await?;
             pipeline.deployment = Some(deployment);
             from_chart = facts.definition;
         }

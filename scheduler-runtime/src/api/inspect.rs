@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use scheduler_core::id::{Offset, Partition, ShardId};
-use scheduler_core::name::PipelinePath;
-use scheduler_core::port::gateway::ApiError;
-use scheduler_core::port::inspect::{Audit, Inspect, Recording};
+use scheduler_core::name::{Name, PipelinePath};
+use scheduler_core::port::gateway::{ApiError, Caller, NewPipeline};
+use scheduler_core::port::inspect::{Audit, Inspect, Plan, Recording};
 use scheduler_core::shard::{Account, Found};
 use tokio::sync::mpsc;
 
@@ -52,6 +52,10 @@ impl LocalNode {
 
 #[async_trait]
 impl Inspect for LocalNode {
+    async fn plan(&self, caller: &Caller, application: &Name, new: NewPipeline) -> Result<Plan, ApiError> {
+        self.plan_pipeline(caller, application, new).await
+    }
+
     async fn audit(&self, path: &PipelinePath) -> Result<Vec<Audit>, ApiError> {
         let served = self.served(path)?;
         let mut audits: Vec<Audit> = Vec::new();

@@ -9,6 +9,7 @@ mod find;
 mod inspect;
 mod list;
 mod load;
+mod plan;
 mod tasks;
 pub(crate) mod view;
 mod workers;

@@ -64,10 +64,11 @@ impl Fake {
 
 #[async_trait]
 impl Deployer for Fake {
-    async fn inspect(&self, _: &Deployment) -> Result<ChartFacts, DeployError> {
+    async fn inspect(&self, _: &PipelinePath, _: &Deployment) -> Result<ChartFacts, DeployError> {
         Ok(ChartFacts {
             definition: None,
             replicas: Some(Replicas { min: 0, max: 4 }),
+            objects: Vec::new(),
         })
     }
 

@@ -56,13 +56,16 @@ pub(super) fn check(object: &Object, place: Place<'_>, policy: &ChartPolicy, ref
     if OF_CLUSTER.contains(&kind) {
         let problem = format!("{full} belongs to the whole cluster");
         refusals.push(Refusal::new("cluster-scope", problem));
-    } else if !KINDS.contains(&(group, kind)) && !policy.kinds.iter().any(|allowed| *allowed == full) {
+    } else if !KINDS.contains(&(group, kind)) && !policy.kinds.contains(&full) {
         let problem = format!("{full} is no kind that charts may have here (--chart-kind)");
         refusals.push(Refusal::new("kind", problem));
     }
     let namespace = object.namespace();
     if !namespace.is_empty() && namespace != place.namespace {
-        let problem = format!("is for namespace {namespace}, and the application's is {}", place.namespace);
+        let problem = format!(
+            "is for namespace {namespace}, and the application's is {}",
+            place.namespace
+        );
         refusals.push(Refusal::new("namespace", problem));
     }
     if !object.hook().is_empty() && !policy.hooks {
@@ -91,13 +94,19 @@ fn is_ours(object: &Object, place: Place<'_>) -> bool {
     }
 }
 
+/// Types of secrets that would speak for somebody else.
+const SECRETS_OF_OTHERS: [&str; 3] = [
+    "bootstrap.kubernetes.io/token",
+    "helm.sh/release.v1",
+    "kubernetes.io/service-account-token",
+];
+
 fn secret(secret: &Value, refusals: &mut Vec<Refusal>) {
-    match secret["type"].as_str().unwrap_or("Opaque") {
-        kind @ ("kubernetes.io/service-account-token" | "helm.sh/release.v1" | "bootstrap.kubernetes.io/token") => {
-            let problem = format!("type {kind} would speak for somebody else");
-            refusals.push(Refusal::new("secret-type", problem));
-        }
-        _ => (),
+    if let Some(kind) = secret["type"].as_str()
+        && SECRETS_OF_OTHERS.contains(&kind)
+    {
+        let problem = format!("type {kind} would speak for somebody else");
+        refusals.push(Refusal::new("secret-type", problem));
     }
 }
 
@@ -117,7 +126,8 @@ fn service(spec: &Value, refusals: &mut Vec<Refusal>) {
 fn scaled(spec: &Value, refusals: &mut Vec<Refusal>) {
     for trigger in spec["triggers"].as_array().into_iter().flatten() {
         if trigger["authenticationRef"]["kind"] == "ClusterTriggerAuthentication" {
-            let problem = "a trigger uses the credentials of the whole cluster (ClusterTriggerAuthentication)";
+            let problem =
+                "a trigger uses the credentials of the whole cluster (ClusterTriggerAuthentication)";
             refusals.push(Refusal::new("cluster-scope", problem));
         }
     }

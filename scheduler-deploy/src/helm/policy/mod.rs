@@ -77,7 +77,12 @@ pub(crate) fn check(objects: &[Object], place: Place<'_>, policy: &ChartPolicy) 
         }
         for refusal in refusals {
             if told.len() < MOST_TOLD {
-                told.push(format!("{} breaks {}: {}", object.title(), refusal.rule, refusal.problem));
+                told.push(format!(
+                    "{} breaks {}: {}",
+                    object.title(),
+                    refusal.rule,
+                    refusal.problem
+                ));
             } else {
                 more += 1;
             }
@@ -86,9 +91,8 @@ pub(crate) fn check(objects: &[Object], place: Place<'_>, policy: &ChartPolicy) 
     if told.is_empty() {
         return Ok(());
     }
-    let mut problem = told.join("; ");
     if more > 0 {
-        problem.push_str(&format!("; and {more} more"));
+        told.push(format!("and {more} more"));
     }
-    Err(invalid("chart", problem))
+    Err(invalid("chart", told.join("; ")))
 }

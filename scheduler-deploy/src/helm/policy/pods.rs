@@ -141,7 +141,10 @@ fn check_container(container: &Value, refuse: &mut impl FnMut(&'static str, Stri
     profiles(context, name, refuse);
     for port in items(&container["ports"]) {
         if !(port["hostPort"].is_null() || port["hostPort"] == 0) {
-            refuse("host-port", format!("container {name} takes port {} of its node", port["hostPort"]));
+            refuse(
+                "host-port",
+                format!("container {name} takes port {} of its node", port["hostPort"]),
+            );
         }
     }
     if !is_empty(&container["volumeDevices"]) {

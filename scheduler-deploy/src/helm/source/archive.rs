@@ -31,7 +31,10 @@ pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) ->
         })?;
         entries += 1;
         if entries > MAX_ENTRIES {
-            return Err(invalid("chart", format!("the archive has more than {MAX_ENTRIES} entries")));
+            return Err(invalid(
+                "chart",
+                format!("the archive has more than {MAX_ENTRIES} entries"),
+            ));
         }
         let path = String::from_utf8(entry.path_bytes().into_owned())
             .map_err(|_| invalid("chart", "a name in the archive is not UTF-8"))?;
@@ -40,7 +43,10 @@ pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) ->
             continue;
         }
         if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-            return Err(invalid("chart", format!("{path:?} in the archive leads out of it")));
+            return Err(invalid(
+                "chart",
+                format!("{path:?} in the archive leads out of it"),
+            ));
         }
         let path = path.trim_start_matches("./").trim_end_matches('/');
         let Some(name) = name_within(path, folder) else {
@@ -71,7 +77,7 @@ pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) ->
         if content.len() as u64 != entry.size() && content.len() as u64 <= room {
             return Err(invalid("chart", format!("unpacks to more than {most} bytes")));
         }
-        bundle.add(name.to_owned(), content, rules)?;
+        bundle.add(name, content, rules)?;
     }
     if archive.into_inner().limit() == 0 {
         return Err(invalid("chart", format!("unpacks to more than {most} bytes")));
@@ -81,8 +87,12 @@ pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) ->
 
 /// The end of what is read looks like a broken archive.
 fn bomb(error: &std::io::Error, most: u64) -> Option<DeployError> {
-    (error.kind() == std::io::ErrorKind::UnexpectedEof)
-        .then(|| invalid("chart", format!("is cut off, or unpacks to more than {most} bytes")))
+    (error.kind() == std::io::ErrorKind::UnexpectedEof).then(|| {
+        invalid(
+            "chart",
+            format!("is cut off, or unpacks to more than {most} bytes"),
+        )
+    })
 }
 
 /// The name of an entry within the chart, if it is of it.
@@ -151,7 +161,12 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in ["../evil", "ocr/../../evil", "/etc/evil", "ocr/templates/../../../evil"] {
+        for name in [
+            "../evil",
+            "ocr/../../evil",
+            "/etc/evil",
+            "ocr/templates/../../../evil",
+        ] {
             let problem = refused(&packed(|builder| add(builder, name, b"x")));
             assert!(problem.contains("leads out"), "{name}: {problem}");
         }
@@ -188,7 +203,11 @@ mod tests {
         assert!(refused(&archive).contains("more than 10000 bytes"));
         // Beside the chart, where its files are not even looked at.
         let archive = packed(|builder| add(builder, "big", &zeros));
-        assert!(refused(&archive).contains("unpacks to more than"), "{}", refused(&archive));
+        assert!(
+            refused(&archive).contains("unpacks to more than"),
+            "{}",
+            refused(&archive)
+        );
         let archive = packed(|builder| {
             for number in 0..30 {
                 add(builder, &format!("ocr/{number}"), b"");
@@ -202,7 +221,10 @@ mod tests {
         assert!(refused(b"<html>not found</html>").contains("cannot be read"));
         let archive = packed(|builder| add(builder, "ocr/a", &[7; 4000]));
         let problem = refused(&archive[..archive.len() / 2]);
-        assert!(problem.contains("cannot be read") || problem.contains("cut off"), "{problem}");
+        assert!(
+            problem.contains("cannot be read") || problem.contains("cut off"),
+            "{problem}"
+        );
         let mut empty = GzEncoder::new(Vec::new(), Compression::fast());
         empty.write_all(&[0; 1024]).unwrap();
         assert!(refused(&empty.finish().unwrap()).contains("no Chart.yaml"));

@@ -25,17 +25,25 @@ pub(crate) struct Bundle {
 
 impl Bundle {
     /// Adds a file that was read from a source with these rules.
-    pub(super) fn add(&mut self, name: String, content: Vec<u8>, rules: &SourceRules) -> Result<(), DeployError> {
-        check_name(&name)?;
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        content: Vec<u8>,
+        rules: &SourceRules,
+    ) -> Result<(), DeployError> {
+        check_name(name)?;
         self.bytes += content.len();
         if self.bytes > rules.max_chart_bytes {
             let most = rules.max_chart_bytes;
             return Err(invalid("chart", format!("has more than {most} bytes, unpacked")));
         }
         if self.files.len() >= rules.max_files {
-            return Err(invalid("chart", format!("has more than {} files", rules.max_files)));
+            return Err(invalid(
+                "chart",
+                format!("has more than {} files", rules.max_files),
+            ));
         }
-        if self.files.insert(name.clone(), content).is_some() {
+        if self.files.insert(name.to_owned(), content).is_some() {
             return Err(invalid("chart", format!("has {name} twice")));
         }
         Ok(())
@@ -51,11 +59,13 @@ impl Bundle {
         let mut bundle = Self::default();
         let mut folders = vec![(directory.to_owned(), String::new())];
         while let Some((folder, prefix)) = folders.pop() {
-            let unreadable = |error: std::io::Error| invalid("chart", format!("{prefix}: cannot be read: {error}"));
+            let unreadable =
+                |error: std::io::Error| invalid("chart", format!("{prefix}: cannot be read: {error}"));
             for entry in fs::read_dir(&folder).map_err(unreadable)? {
                 let entry = entry.map_err(unreadable)?;
                 let name = entry.file_name().into_string();
-                let name = name.map_err(|name| invalid("chart", format!("{} is not UTF-8", name.display())))?;
+                let name =
+                    name.map_err(|name| invalid("chart", format!("{} is not UTF-8", name.display())))?;
                 let name = format!("{prefix}{name}");
                 let kind = entry.file_type().map_err(unreadable)?;
                 if kind.is_dir() {
@@ -69,7 +79,7 @@ impl Bundle {
                     fs::File::open(entry.path())
                         .and_then(|file| file.take(limit).read_to_end(&mut content))
                         .map_err(unreadable)?;
-                    bundle.add(name, content, rules)?;
+                    bundle.add(&name, content, rules)?;
                 } else {
                     return Err(invalid(
                         "chart",
@@ -142,5 +152,8 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(*byte)])
+        .collect()
 }

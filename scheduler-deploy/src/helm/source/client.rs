@@ -92,7 +92,8 @@ impl Fetcher {
             let (head, mut body) = response.into_parts();
             if head.status.is_redirection() {
                 let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-                let location = location.ok_or_else(|| invalid("chart", format!("{url} redirects to nowhere")))?;
+                let location =
+                    location.ok_or_else(|| invalid("chart", format!("{url} redirects to nowhere")))?;
                 url = url
                     .join(location)
                     .map_err(|error| invalid("chart", format!("{url} redirects to {location}: {error}")))?;
@@ -100,7 +101,8 @@ impl Fetcher {
             }
             let mut bytes = BytesMut::new();
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| DeployError::Unavailable(format!("{url}: {error}").into()))?;
+                let frame =
+                    frame.map_err(|error| DeployError::Unavailable(format!("{url}: {error}").into()))?;
                 let Ok(data) = frame.into_data() else { continue };
                 if bytes.len() + data.len() > max {
                     return Err(invalid("chart", format!("{url} has more than {max} bytes")));
@@ -126,10 +128,12 @@ impl Fetcher {
     ) -> Result<Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>, DeployError> {
         let mut http = HttpConnector::new_with_resolver(self.guard.resolver(url));
         http.enforce_http(false);
-        let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-            let problem = format!("the certificates that this system trusts cannot be read: {error}");
-            DeployError::Unavailable(problem.into())
-        })?;
+        let tls = HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .map_err(|error| {
+                let problem = format!("the certificates that this system trusts cannot be read: {error}");
+                DeployError::Unavailable(problem.into())
+            })?;
         let connector = tls.https_or_http().enable_http1().wrap_connector(http);
         Ok(Client::builder(TokioExecutor::new()).build(connector))
     }

@@ -20,7 +20,10 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(private_hosts: &[String]) -> Self {
         Self {
-            private_hosts: private_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            private_hosts: private_hosts
+                .iter()
+                .map(|host| host.to_ascii_lowercase())
+                .collect(),
         }
     }
 
@@ -132,19 +135,21 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     // One of the other kind in disguise is what it is: mapped, translated (NAT64), 6to4.
-    let [a, b, c, d, _, _, e, f] = address.segments();
-    let inner = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let parts = address.segments();
+    let inner = |at: usize| Ipv4Addr::from((u32::from(parts[at]) << 16) | u32::from(parts[at + 1]));
     if let Some(mapped) = address.to_ipv4_mapped() {
         return is_public_v4(mapped);
     }
-    if (a, b, c, d) == (0x64, 0xff9b, 0, 0) {
-        return is_public_v4(inner(e, f));
+    if parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
+        return is_public_v4(inner(6));
     }
-    if a == 0x2002 {
-        return is_public_v4(inner(b, c));
+    if parts[0] == 0x2002 {
+        return is_public_v4(inner(1));
     }
     // What is handed out to the internet, without documentation, Teredo and other special parts of it.
-    (0x2000..0x4000).contains(&a) && !(a == 0x2001 && (b < 0x200 || b == 0xdb8)) && !(a == 0x3fff && b < 0x1000)
+    let is_special = (parts[0] == 0x2001 && (parts[1] < 0x200 || parts[1] == 0xdb8))
+        || (parts[0] == 0x3fff && parts[1] < 0x1000);
+    (0x2000..0x4000).contains(&parts[0]) && !is_special
 }
 
 #[cfg(test)]
@@ -154,14 +159,42 @@ mod tests {
     #[test]
     fn addresses_of_machines_and_their_networks_are_not_public() {
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.9.9.9", "169.254.169.254", "172.16.0.1",
-            "192.0.0.192", "192.168.1.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "::", "::1",
-            "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::",
-            "fc00::1", "fd00:ec2::254", "fe80::1", "ff02::1", "2001:db8::1", "2001::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.192",
+            "192.168.1.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
-        for address in ["1.1.1.1", "140.82.121.4", "100.128.0.1", "2606:50c0:8000::154", "2a00:1450::1", "64:ff9b::808:808"] {
+        for address in [
+            "1.1.1.1",
+            "140.82.121.4",
+            "100.128.0.1",
+            "2606:50c0:8000::154",
+            "2a00:1450::1",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }
@@ -170,8 +203,13 @@ mod tests {
     fn an_address_is_an_address_however_it_is_written() {
         let guard = Guard::new(&[]);
         for url in [
-            "https://127.0.0.1/", "https://2130706433/", "https://0x7f.1/", "https://017700000001/", "https://[::1]/",
-            "https://[::ffff:7f00:1]/", "https://169.254.169.254/latest/meta-data",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://017700000001/",
+            "https://[::1]/",
+            "https://[::ffff:7f00:1]/",
+            "https://169.254.169.254/latest/meta-data",
         ] {
             let problem = guard.check(&Url::parse(url).unwrap()).unwrap_err();
             assert!(problem.contains("no public address"), "{url}: {problem}");

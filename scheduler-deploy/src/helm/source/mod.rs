@@ -91,7 +91,9 @@ impl Sources {
         if let Some(pinned) = &reference.digest {
             let content = bundle.digest();
             if *pinned != content && archive.as_ref() != Some(pinned) {
-                let is = archive.map_or(content.clone(), |archive| format!("{archive} (its files: {content})"));
+                let is = archive.map_or(content.clone(), |archive| {
+                    format!("{archive} (its files: {content})")
+                });
                 return Err(invalid(
                     "chart",
                     format!("is pinned to sha256:{pinned}, and is sha256:{is}"),
@@ -146,7 +148,11 @@ impl Sources {
         }
     }
 
-    async fn archive(&self, url: &Url, folder: Option<&str>) -> Result<(Bundle, Option<String>), DeployError> {
+    async fn archive(
+        &self,
+        url: &Url,
+        folder: Option<&str>,
+    ) -> Result<(Bundle, Option<String>), DeployError> {
         let bytes = self
             .fetcher
             .get(url, &[], self.rules.max_archive_bytes)
@@ -191,7 +197,8 @@ impl SourceRules {
         if beginnings.any(|beginning| is_in(beginning)) {
             Ok(())
         } else {
-            let problem = format!("{url} is no source that the operator of this server allows (--chart-source)");
+            let problem =
+                format!("{url} is no source that the operator of this server allows (--chart-source)");
             Err(invalid("chart", problem))
         }
     }

@@ -39,7 +39,10 @@ impl Image {
                 name: name.to_owned(),
                 tag: tag.to_owned(),
             }),
-            _ => Err(invalid("chart", format!("{url} has no version; write oci://HOST/NAME:VERSION"))),
+            _ => Err(invalid(
+                "chart",
+                format!("{url} has no version; write oci://HOST/NAME:VERSION"),
+            )),
         }
     }
 
@@ -90,7 +93,8 @@ pub(super) async fn pull(fetcher: &Fetcher, image: &Image, max: usize) -> Result
     }
     let manifest: Manifest = parse(&answer.success(&url)?, &url)?;
     let layer = manifest.layers.iter().find(|layer| layer.media_type == CHART);
-    let layer = layer.ok_or_else(|| invalid("chart", format!("{url} is no chart: it has no layer {CHART}")))?;
+    let layer =
+        layer.ok_or_else(|| invalid("chart", format!("{url} is no chart: it has no layer {CHART}")))?;
     let blob = image.url(fetcher, &format!("blobs/{}", layer.digest))?;
     let bytes = fetcher.get(&blob, &headers, max).await?.success(&blob)?;
     let is = format!("sha256:{}", sha256(&bytes));
@@ -103,7 +107,12 @@ pub(super) async fn pull(fetcher: &Fetcher, image: &Image, max: usize) -> Result
 
 /// Public registries give a token to everybody who asks as they say.
 async fn token(fetcher: &Fetcher, answer: &Answer, url: &Url) -> Result<String, DeployError> {
-    let refused = || invalid("chart", format!("{url} wants to know who asks, in a way that is not known"));
+    let refused = || {
+        invalid(
+            "chart",
+            format!("{url} wants to know who asks, in a way that is not known"),
+        )
+    };
     let challenge = answer
         .headers
         .get(WWW_AUTHENTICATE)
@@ -140,8 +149,15 @@ mod tests {
         let image = parse("oci://registry.example:5000/charts/ocr:1.2.3").unwrap();
         let parts = (image.host.as_str(), image.name.as_str(), image.tag.as_str());
         assert_eq!(parts, ("registry.example:5000", "charts/ocr", "1.2.3"));
-        for bad in ["oci://registry.example/charts/ocr", "oci://registry.example/:1", "oci://registry.example:5000/ocr"] {
-            assert!(parse(bad).unwrap_err().to_string().contains("has no version"), "{bad}");
+        for bad in [
+            "oci://registry.example/charts/ocr",
+            "oci://registry.example/:1",
+            "oci://registry.example:5000/ocr",
+        ] {
+            assert!(
+                parse(bad).unwrap_err().to_string().contains("has no version"),
+                "{bad}"
+            );
         }
     }
 }

@@ -25,7 +25,10 @@ pub(super) struct Reference {
 pub(super) enum Origin {
     Directory(PathBuf),
     /// An archive, and the folder of it that is the chart; none if it has nothing else.
-    Archive { url: Url, folder: Option<String> },
+    Archive {
+        url: Url,
+        folder: Option<String>,
+    },
     Oci(Image),
     Repository {
         /// The repository's URL, with a slash at its end.
@@ -67,14 +70,20 @@ fn pinned(text: &str) -> Result<(&str, Option<String>), DeployError> {
     let (rest, digest) = match (text.split_once("@sha256:"), text.split_once("#sha256=")) {
         (Some((rest, digest)), _) | (None, Some((rest, digest))) => (rest, digest),
         (None, None) if text.contains('#') => {
-            return Err(invalid("chart", "what follows the # must be sha256=HEX, a digest"));
+            return Err(invalid(
+                "chart",
+                "what follows the # must be sha256=HEX, a digest",
+            ));
         }
         (None, None) => return Ok((text, None)),
     };
     if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok((rest, Some(digest.to_ascii_lowercase())))
     } else {
-        Err(invalid("chart", "the digest must be 64 hexadecimal digits of SHA-256"))
+        Err(invalid(
+            "chart",
+            "the digest must be 64 hexadecimal digits of SHA-256",
+        ))
     }
 }
 
@@ -111,7 +120,10 @@ fn of_web(url: Url, rules: &SourceRules) -> Result<Origin, DeployError> {
     if [".tgz", ".tar.gz"].iter().any(|ending| path.ends_with(ending)) {
         return Ok(Origin::Archive { url, folder: None });
     }
-    Err(invalid("chart", format!("does not end in .tgz and is no tree URL; {FORMS}")))
+    Err(invalid(
+        "chart",
+        format!("does not end in .tgz and is no tree URL; {FORMS}"),
+    ))
 }
 
 fn gitlab_tree(url: &Url, project: &str, rest: &str) -> Result<Origin, DeployError> {
@@ -150,7 +162,8 @@ fn of_repository(text: &str, rules: &SourceRules) -> Result<Origin, DeployError>
         return Err(invalid("chart", format!("is of no kind that is known; {FORMS}")));
     };
     let Some(url) = rules.repositories.get(name) else {
-        let problem = format!("there is no repository {name} here; the operator names them (--chart-repository)");
+        let problem =
+            format!("there is no repository {name} here; the operator names them (--chart-repository)");
         return Err(invalid("chart", problem));
     };
     let index = format!("{}/", url.trim_end_matches('/'));
@@ -241,17 +254,38 @@ mod tests {
     fn what_is_not_taken_says_why() {
         for (text, problem) in [
             ("", "must be 1 to"),
-            ("https://github.com/evil/charts/tree/main/a", "no source that the operator"),
-            ("https://github.com/acme-evil/charts/tree/main/a", "no source that the operator"),
-            ("https://github.com.evil.example/acme/c/tree/main/a", "no source that the operator"),
-            ("http://github.com/acme/charts/tree/main/a", "no source that the operator"),
-            ("https://github.com:8443/acme/charts/tree/main/a", "no source that the operator"),
-            ("https://github.com/acme/../evil/c/tree/main/a", "no source that the operator"),
+            (
+                "https://github.com/evil/charts/tree/main/a",
+                "no source that the operator",
+            ),
+            (
+                "https://github.com/acme-evil/charts/tree/main/a",
+                "no source that the operator",
+            ),
+            (
+                "https://github.com.evil.example/acme/c/tree/main/a",
+                "no source that the operator",
+            ),
+            (
+                "http://github.com/acme/charts/tree/main/a",
+                "no source that the operator",
+            ),
+            (
+                "https://github.com:8443/acme/charts/tree/main/a",
+                "no source that the operator",
+            ),
+            (
+                "https://github.com/acme/../evil/c/tree/main/a",
+                "no source that the operator",
+            ),
             ("https://user@github.com/acme/c/tree/main/a", "user or password"),
             ("https://github.com/acme/charts", "must be a folder there"),
             ("https://charts.example/stable/page.html", "does not end in .tgz"),
             ("https://charts.example/stable/a.tgz#v1", "must be sha256="),
-            ("https://charts.example/stable/a.tgz#sha256=12", "64 hexadecimal digits"),
+            (
+                "https://charts.example/stable/a.tgz#sha256=12",
+                "64 hexadecimal digits",
+            ),
             ("ftp://charts.example/stable/a.tgz", "no kind that is known"),
             ("other/chart", "there is no repository other"),
             ("justaname", "no kind that is known"),

@@ -52,8 +52,12 @@ pub(super) async fn find(
 }
 
 fn choose(bytes: &[u8], repository: &Url, chart: &str, version: Option<&str>) -> Result<Found, DeployError> {
-    let index: Index = serde_norway::from_slice(bytes)
-        .map_err(|error| invalid("chart", format!("the index of {repository} cannot be read: {error}")))?;
+    let index: Index = serde_norway::from_slice(bytes).map_err(|error| {
+        invalid(
+            "chart",
+            format!("the index of {repository} cannot be read: {error}"),
+        )
+    })?;
     let entries = index
         .entries
         .get(chart)
@@ -64,7 +68,10 @@ fn choose(bytes: &[u8], repository: &Url, chart: &str, version: Option<&str>) ->
     };
     let entry = entry.ok_or_else(|| {
         let wanted = version.unwrap_or("that is released");
-        invalid("chart", format!("{repository} has no version {wanted} of {chart}"))
+        invalid(
+            "chart",
+            format!("{repository} has no version {wanted} of {chart}"),
+        )
     })?;
     let url = entry
         .urls

@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::launch::REPLICA;
+/// The variable with the directory of the deployer, or of a part of it, that a process was started by.
+pub(crate) const MARK: &str = "SCHEDULER_REPLICA";
 
 /// How often the process table is read at most: a process may be starting another while we look.
 const MOST_ROUNDS: u32 = 50;
@@ -18,7 +19,7 @@ const MOST_ROUNDS: u32 = 50;
 /// Kills every process whose replica's directory is `directory` or lies in it, and waits until they are gone. How many there were.
 ///
 /// Without a `/proc` it finds none.
-pub(super) async fn end_all_of(directory: &Path) -> usize {
+pub(crate) async fn end_all_of(directory: &Path) -> usize {
     let mut killed = 0;
     for round in 0..MOST_ROUNDS {
         let directory = directory.to_owned();
@@ -60,6 +61,6 @@ fn belongs(pid: Pid, directory: &Path) -> bool {
     };
     environment
         .split(|&byte| byte == 0)
-        .filter_map(|entry| entry.strip_prefix(REPLICA.as_bytes())?.strip_prefix(b"="))
+        .filter_map(|entry| entry.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="))
         .any(|value| Path::new(std::ffi::OsStr::from_bytes(value)).starts_with(directory))
 }

@@ -1,0 +1,8 @@
+//! Charts deployed by the real helm into a real API server. Nothing acts on the objects there: what pods make of it is tested with nodes.
+
+mod charts;
+mod deploy;
+mod hostile;
+mod sources;
+mod web;
+mod world;

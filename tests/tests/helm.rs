@@ -1,0 +1,126 @@
+//! Servers that deploy charts into a cluster, as processes: the real helm, a real API server, and nothing that acts on the objects there.
+
+#[path = "helm/world.rs"]
+mod world;
+
+use serde_json::json;
+use world::{WORKER, World, eventually};
+
+#[tokio::test]
+async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
+    let mut world = World::start().await;
+    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
+    let new = json!({"name": "ocr", "chart": chart, "replicas": {"min": 1, "max": 3}, "values": {"image": "worker:1"},
+        "pipeline": [{"executor": "shell", "commands": ["true"]}]});
+    let planned = world
+        .api()
+        .post(&format!("{}?dry_run=true", world.pipelines()), &new)
+        .await
+        .unwrap();
+    assert_eq!(planned.status, 200, "{}", planned.body);
+    assert_eq!(planned.body["objects"], json!(["Deployment/ocr"]));
+    assert_eq!(planned.body["replicas"], json!({"min": 1, "max": 3}));
+    assert_eq!(
+        planned.body["definition"]["pipeline"][0]["executor"], "shell",
+        "{}",
+        planned.body
+    );
+    assert_eq!(world.api().get(&world.pipeline("ocr")).await.unwrap().status, 404);
+    assert!(world.namespace().await.is_none());
+
+    let created = world.api().post(&world.pipelines(), &new).await.unwrap();
+    assert_eq!(created.status, 201, "{}", created.body);
+    world.until_image("worker:1").await;
+    world.until_replicas(1).await;
+    let scaled = world
+        .api()
+        .post(
+            &format!("{}/scale", world.pipeline("ocr")),
+            &json!({"workers": 2}),
+        )
+        .await
+        .unwrap();
+    assert_eq!(scaled.status, 200, "{}", scaled.body);
+    world.until_replicas(2).await;
+    let changed = world
+        .patch(&world.pipeline("ocr"), &json!({"values": {"image": "worker:2"}}))
+        .await
+        .unwrap();
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    world.until_image("worker:2").await;
+    world.until_replicas(2).await;
+
+    let deleted = world.api().delete(&world.pipeline("ocr")).await.unwrap();
+    assert!(deleted.status.is_success(), "{}", deleted.body);
+    assert!(world.deployments().await.is_empty());
+    assert!(world.namespace().await.is_none());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_hostile_chart_is_a_problem_that_names_the_object_and_the_rule_and_nothing_is_left() {
+    let mut world = World::start().await;
+    let evil = "apiVersion: v1\nkind: Pod\nmetadata: {name: evil}\nspec: {hostNetwork: true, containers: [{name: c, image: i}]}\n";
+    let chart = world.chart("evil", &[("templates/evil.yaml", evil)]);
+    let new = json!({"name": "evil", "chart": chart});
+    let refused = world.api().post(&world.pipelines(), &new).await.unwrap();
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let text = refused.body.to_string();
+    assert!(text.contains("Pod/evil breaks host-network"), "{text}");
+    assert!(text.contains("Pod/evil breaks kind"), "{text}");
+    for chart in [
+        "https://example.com/a.tgz",
+        "https://169.254.169.254/a.tgz",
+        "/etc",
+    ] {
+        let refused = world
+            .api()
+            .post(&world.pipelines(), &json!({"name": "evil", "chart": chart}))
+            .await
+            .unwrap();
+        assert_eq!(refused.status, 400, "{chart}: {}", refused.body);
+    }
+    assert_eq!(
+        world.api().get(&world.pipeline("evil")).await.unwrap().status,
+        404
+    );
+    assert!(world.namespace().await.is_none());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_while_it_deploys_finishes_when_it_comes_back() {
+    let mut world = World::start().await;
+    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
+    let new = json!({"name": "ocr", "chart": chart, "values": {"image": "worker:0"}});
+    let created = world.api().post(&world.pipelines(), &new).await.unwrap();
+    assert_eq!(created.status, 201, "{}", created.body);
+    world.kill().await;
+    world.restart().await;
+    world.until_image("worker:0").await;
+    // Later and later into a deployment, over all its steps.
+    for round in 1..=8_u64 {
+        let image = format!("worker:{round}");
+        let changed = world
+            .patch(&world.pipeline("ocr"), &json!({"values": {"image": image}}))
+            .await
+            .unwrap();
+        assert_eq!(changed.status, 200, "{}", changed.body);
+        tokio::time::sleep(std::time::Duration::from_millis(round * 40)).await;
+        world.kill().await;
+        world.restart().await;
+        world.until_image(&image).await;
+        eventually(async || {
+            let statuses = world.statuses().await;
+            match statuses.last() {
+                Some(last) if last == "deployed" => Ok(()),
+                _ => Err(format!("round {round}: {statuses:?}")),
+            }
+        })
+        .await;
+    }
+    let deleted = world.api().delete(&world.pipeline("ocr")).await.unwrap();
+    assert!(deleted.status.is_success(), "{}", deleted.body);
+    assert!(world.deployments().await.is_empty());
+    world.stop().await;
+}
