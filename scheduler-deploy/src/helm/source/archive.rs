@@ -1,6 +1,7 @@
 //! Unpacks `.tgz` into memory, as much of it as is allowed.
 
-use std::io::Read as _;
+use std::cell::Cell;
+use std::io::Read;
 
 use flate2::read::GzDecoder;
 use scheduler_core::port::deploy::DeployError;
@@ -17,18 +18,26 @@ const MOST_BESIDE: u64 = 32;
 
 /// The files of the chart in an archive: in its only top folder, or in `folder` of that.
 pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) -> Result<Bundle, DeployError> {
-    let broken = |error: std::io::Error| invalid("chart", format!("the archive cannot be read: {error}"));
-    // One byte more than is allowed tells a bomb.
     let most = rules.max_chart_bytes as u64 * if folder.is_some() { MOST_BESIDE } else { 2 };
-    let counted = GzDecoder::new(bytes).take(most + 1);
-    let mut archive = Archive::new(counted);
+    let is_over = Cell::new(false);
+    let bomb = || invalid("chart", format!("unpacks to more than {most} bytes"));
+    // The end of what is read looks like a broken archive.
+    let broken = |error: std::io::Error| {
+        if is_over.get() {
+            bomb()
+        } else {
+            invalid("chart", format!("the archive cannot be read: {error}"))
+        }
+    };
+    let mut archive = Archive::new(Bounded {
+        inner: GzDecoder::new(bytes),
+        left: most,
+        is_over: &is_over,
+    });
     let mut bundle = Bundle::default();
     let mut entries = 0;
     for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(|error| match bomb(&error, most) {
-            Some(bomb) => bomb,
-            None => broken(error),
-        })?;
+        let mut entry = entry.map_err(broken)?;
         entries += 1;
         if entries > MAX_ENTRIES {
             return Err(invalid(
@@ -75,24 +84,40 @@ pub(super) fn unpack(bytes: &[u8], folder: Option<&str>, rules: &SourceRules) ->
             .read_to_end(&mut content)
             .map_err(broken)?;
         if content.len() as u64 != entry.size() && content.len() as u64 <= room {
-            return Err(invalid("chart", format!("unpacks to more than {most} bytes")));
+            return Err(bomb());
         }
         bundle.add(name, content, rules)?;
     }
-    if archive.into_inner().limit() == 0 {
-        return Err(invalid("chart", format!("unpacks to more than {most} bytes")));
+    if is_over.get() {
+        return Err(bomb());
     }
     bundle.check()
 }
 
-/// The end of what is read looks like a broken archive.
-fn bomb(error: &std::io::Error, most: u64) -> Option<DeployError> {
-    (error.kind() == std::io::ErrorKind::UnexpectedEof).then(|| {
-        invalid(
-            "chart",
-            format!("is cut off, or unpacks to more than {most} bytes"),
-        )
-    })
+/// Ends after so many bytes, and says so.
+struct Bounded<'a, R> {
+    inner: R,
+    left: u64,
+    is_over: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // One byte more than is allowed tells a bomb.
+        let most = usize::try_from(self.left.saturating_add(1)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(most);
+        let read = if self.is_over.get() {
+            0
+        } else {
+            self.inner.read(&mut buffer[..length])?
+        };
+        if let Some(left) = self.left.checked_sub(read as u64) {
+            self.left = left;
+            return Ok(read);
+        }
+        self.is_over.set(true);
+        Ok(0)
+    }
 }
 
 /// The name of an entry within the chart, if it is of it.
