@@ -69,10 +69,10 @@ async fn a_thousand_idle_pipelines_do_nothing_but_find_out_every_five_minutes_wh
     let (before, saves) = (calls(), world.faults.calls("save"));
     assert_eq!(before[0], 1_000);
     assert!(saves <= 1_000 / 10, "{saves} transactions");
-    tokio::time::sleep(Duration::from_hours(100)).await;
+    tokio::time::sleep(Duration::from_hours(5)).await;
     assert_eq!(calls(), before);
     // One transaction each time, for all of them.
-    assert_eq!(world.faults.calls("save") - saves, 100 * 12);
+    assert_eq!(world.faults.calls("save") - saves, 5 * 12);
     // And any of them is there when it is wanted.
     let path = path("p777");
     soon(node.submit(&path, tasks(1))).await.unwrap();
