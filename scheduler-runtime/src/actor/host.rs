@@ -358,10 +358,13 @@ impl PipelineActor {
     pub(super) fn revoke(&mut self, now: Timestamp, partitions: Vec<Partition>, reply: oneshot::Sender<()>) {
         let released = Released::new(reply);
         for partition in partitions {
-            self.troubles.remove(&partition);
+            let was_in_trouble = self.troubles.remove(&partition).is_some();
             if let Some(hosted) = self.hosted.get_mut(&partition) {
                 hosted.released.push(released.clone());
                 self.let_go(now, partition);
+            } else if was_in_trouble {
+                // It was left alone here, and workers wait for it in their sessions.
+                self.deactivate(now, partition);
             }
         }
     }
@@ -379,9 +382,13 @@ impl PipelineActor {
     }
 
     pub(super) fn lose(&mut self, now: Timestamp, partition: Partition) {
-        self.troubles.remove(&partition);
-        if let Some(mut hosted) = self.hosted.remove(&partition) {
+        let was_in_trouble = self.troubles.remove(&partition).is_some();
+        let hosted = self.hosted.remove(&partition);
+        let was_here = hosted.is_some();
+        if let Some(mut hosted) = hosted {
             hosted.activation.lose();
+        }
+        if was_here || was_in_trouble {
             self.deactivate(now, partition);
         }
     }

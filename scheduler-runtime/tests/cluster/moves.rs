@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use scheduler_core::id::TaskId;
-use scheduler_core::port::gateway::{TaskApi as _, TaskFilter, TaskState, WorkerApi as _};
+use scheduler_core::id::{Partition, ShardId, TaskId, WorkerId};
+use scheduler_core::port::gateway::{
+    AdminApi as _, TaskApi as _, TaskFilter, TaskState, WorkerApi as _, WorkerEvent, WorkerHello,
+    WorkerSession,
+};
 use scheduler_core::task::TaskSpec;
 
-use crate::world::{EVER, Member, World, create, report, soon, success};
+use crate::world::{EVER, Member, World, create, create_patient, report, soon, success};
 
-const WORKER: scheduler_core::id::WorkerId = scheduler_core::id::WorkerId(1);
+const WORKER: WorkerId = WorkerId(1);
 
 /// What ran, and how often.
 type Ledger = Arc<Mutex<BTreeMap<String, u32>>>;
@@ -163,6 +166,92 @@ async fn lists_are_whole_while_shards_move() {
                 key(&pair[0]) < key(&pair[1])
             });
             assert!(is_ordered);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_told_that_a_quarantined_shard_has_left_as_of_any_other() {
+    let world = World::default();
+    let first = world.start("a").await;
+    let path = create_patient(&first.node, "p", 2).await;
+    world.settled(&first.node, &path, &[2]).await;
+    let id = soon(first.node.submit(&path, vec![TaskSpec::new("1")]))
+        .await
+        .unwrap()[0];
+    world.kill(first);
+    for partition in [0, 1].map(Partition) {
+        world
+            .owners_die(ShardId::new(id.shard.pipeline, partition), 4)
+            .await;
+    }
+    let node = world.start("b").await.node;
+    let quarantined = async {
+        while soon(node.pipeline(&path)).await.unwrap().problems.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    soon(quarantined).await;
+    let mut session = soon(node.attach(&path, hello(WORKER))).await.unwrap();
+    // One of the two goes there.
+    let _other = world.start("c").await;
+    soon(moved_or_over(&mut session)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_opened_as_the_last_shard_leaves_ends_or_hears_of_it() {
+    let world = World::default();
+    let first = world.start("a").await;
+    create(&first.node, "p", 1).await;
+    let path = create_patient(&first.node, "q", 1).await;
+    world.settled(&first.node, &path, &[2]).await;
+    let attached = tokio::spawn({
+        let (node, path) = (first.node.local(), path.clone());
+        async move {
+            let mut sessions = Vec::new();
+            // One worker after the other, at every moment until there is nothing here to have a session with.
+            while let Ok(session) = node.attach(&path, hello(WorkerId(sessions.len() as u128))).await {
+                sessions.push(session);
+                turn().await;
+            }
+            sessions
+        }
+    });
+    // The only shard of the second pipeline goes there.
+    let _second = world.start("b").await;
+    for mut session in soon(attached).await.unwrap() {
+        soon(moved_or_over(&mut session)).await;
+    }
+}
+
+fn hello(worker: WorkerId) -> WorkerHello {
+    WorkerHello {
+        worker,
+        name: "test".into(),
+        held: Vec::new(),
+        reported: Vec::new(),
+        shares: true,
+    }
+}
+
+/// Lets what else is ready go on by one step each; a yield of the runtime waits until nothing else is ready.
+async fn turn() {
+    let mut had_turn = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut had_turn, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+/// Waits until a session has been told that a shard has left, or is over.
+async fn moved_or_over(session: &mut WorkerSession) {
+    while let Some(events) = session.events.next().await {
+        if events.iter().any(|event| matches!(event, WorkerEvent::Moved(_))) {
+            return;
         }
     }
 }

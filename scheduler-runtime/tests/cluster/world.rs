@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scheduler_core::id::{NodeId, ShardId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{AdminApi as _, Caller, HeldLease, Lease, NewPipeline, Report, TaskView};
+use scheduler_core::port::store::CheckpointStore as _;
 use scheduler_core::task::{TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 use scheduler_runtime::{ClusterConfig, Node, NodeConfig};
@@ -84,6 +86,13 @@ impl World {
         members
     }
 
+    /// A shard has had so many owners that died before they saved anything.
+    pub(crate) async fn owners_die(&self, shard: ShardId, count: u128) {
+        for owner in 0..count {
+            self.store.claim(shard, NodeId(1_000 + owner)).await.unwrap();
+        }
+    }
+
     /// Nobody reaches the node any more.
     pub(crate) fn cut(&self, member: &Member) {
         self.links.cut(&member.address);
@@ -121,12 +130,23 @@ fn quick() -> PipelinePolicy {
 }
 
 pub(crate) async fn create(node: &Node, name: &str, partitions: u32) -> PipelinePath {
+    create_with(node, name, partitions, quick()).await
+}
+
+/// A pipeline whose workers may be silent for longer than anything takes.
+pub(crate) async fn create_patient(node: &Node, name: &str, partitions: u32) -> PipelinePath {
+    let mut policy = quick();
+    policy.timeouts.heartbeat = EVER * 10;
+    create_with(node, name, partitions, policy).await
+}
+
+async fn create_with(node: &Node, name: &str, partitions: u32, policy: PipelinePolicy) -> PipelinePath {
     let new = NewPipeline {
         name: name.parse().unwrap(),
         deployment: None,
         definition: None,
         partitions: Some(partitions),
-        policy: Some(quick()),
+        policy: Some(policy),
     };
     let created = soon(node.create_pipeline(&me(), &"app".parse().unwrap(), new)).await;
     created.expect("it is created").pipeline.path

@@ -300,7 +300,9 @@ impl World {
 
     pub(super) fn revoke(&mut self, index: usize, now: Timestamp, partition: Partition) {
         let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) else {
-            self.nodes[index].quarantined.remove(&partition);
+            if self.nodes[index].quarantined.remove(&partition) {
+                self.deactivate(index, now, partition);
+            }
             return self.released(index, partition);
         };
         hosted.is_revoked = true;
@@ -329,8 +331,8 @@ impl World {
     }
 
     pub(super) fn lose(&mut self, index: usize, now: Timestamp, partition: Partition) {
-        self.nodes[index].quarantined.remove(&partition);
-        if self.nodes[index].hosted.remove(&partition).is_some() {
+        let was_quarantined = self.nodes[index].quarantined.remove(&partition);
+        if self.nodes[index].hosted.remove(&partition).is_some() || was_quarantined {
             self.deactivate(index, now, partition);
         }
     }
