@@ -1,6 +1,7 @@
 //! Servers that deploy charts into a cluster, as processes: the real helm, a real API server, and nothing that acts on the objects there.
 
 #[path = "helm/world.rs"]
+#[expect(dead_code, reason = "this is for tests with nodes as well")]
 mod world;
 
 use serde_json::json;

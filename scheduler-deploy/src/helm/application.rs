@@ -111,6 +111,26 @@ pub(super) fn shortened(name: &str, of: &str, max: usize) -> String {
     format!("{}-{digest}", begin.trim_end_matches('-'))
 }
 
+/// Whether a namespace is that of the pipeline's application.
+fn is_of(namespace: &Namespace, path: &PipelinePath) -> bool {
+    let label = |label: &str| namespace.labels().get(label).map(String::as_str);
+    (label(CLIENT), label(APPLICATION)) == (Some(path.client.as_str()), Some(path.application.as_str()))
+}
+
+/// Whether the namespace of the pipeline's application is there, and is its own.
+pub(super) async fn is_there(
+    client: &Client,
+    settings: &ApplicationSettings,
+    path: &PipelinePath,
+) -> Result<bool, DeployError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let found = namespaces
+        .get_opt(&settings.namespace(path))
+        .await
+        .map_err(of_kube)?;
+    Ok(found.is_some_and(|namespace| is_of(&namespace, path)))
+}
+
 /// Makes the namespace and what is in it, or makes it so again.
 pub(super) async fn ensure(
     client: &Client,
@@ -121,10 +141,7 @@ pub(super) async fn ensure(
     let name = settings.namespace(path);
     let namespaces: Api<Namespace> = Api::all(client.clone());
     if let Some(there) = namespaces.get_opt(&name).await.map_err(of_kube)? {
-        let label = |label: &str| there.labels().get(label).map(String::as_str);
-        if (label(CLIENT), label(APPLICATION))
-            != (Some(path.client.as_str()), Some(path.application.as_str()))
-        {
+        if !is_of(&there, path) {
             return Err(DeployError::Invalid {
                 field: "application".to_owned(),
                 problem: format!("needs the namespace {name}, which exists and is not this application's"),

@@ -145,8 +145,8 @@ impl HelmDeployer {
         }
     }
 
-    /// Stops looking after a release; what is deployed stays. Gives its namespace and name, if it was looked after.
-    async fn let_go(&self, pipeline: PipelineId) -> Option<(String, String)> {
+    /// Stops looking after a release; what is deployed stays. Gives whose it was, if it was looked after.
+    async fn let_go(&self, pipeline: PipelineId) -> Option<PipelinePath> {
         let running = self.pipelines().by_id.remove(&pipeline)?;
         running.stop.cancel();
         let path = running.wanted.borrow().path.clone();
@@ -154,8 +154,7 @@ impl HelmDeployer {
         if let Err(problem) = running.task.await {
             tracing::warn!(%problem, pipeline = pipeline.0, "a deployment ended in disorder");
         }
-        let namespace = self.shared.config.application.namespace(&path);
-        Some((namespace, release_name(path.pipeline.as_str())))
+        Some(path)
     }
 
     /// Where releases of a pipeline are that nobody here knows of.
@@ -353,10 +352,15 @@ impl Deployer for HelmDeployer {
     }
 
     async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError> {
-        let mut found: Vec<_> = self.let_go(pipeline).await.into_iter().collect();
-        if found.is_empty() {
-            found = self.find(pipeline).await?;
-        }
+        let settings = &self.shared.config.application;
+        let found = match self.let_go(pipeline).await {
+            // One that was never deployed may have no namespace, or its name may be somebody else's.
+            Some(path) if !application::is_there(&self.shared.cluster.client()?, settings, &path).await? => {
+                Vec::new()
+            }
+            Some(path) => vec![(settings.namespace(&path), release_name(path.pipeline.as_str()))],
+            None => self.find(pipeline).await?,
+        };
         for (namespace, release) in found {
             self.uninstall(pipeline, &namespace, &release).await?;
         }

@@ -391,7 +391,7 @@ async fn applications_do_not_reach_each_other_and_a_namespace_of_others_is_not_t
         "{}",
         failed.problem
     );
-    for wanted in [&one, &other] {
+    for wanted in [&one, &other, &third] {
         deployer.remove(wanted.pipeline).await.unwrap();
     }
 }
