@@ -206,8 +206,7 @@ impl PipelineActor {
                 self.input(now, partition, Input::Keys(keys));
             }
             Err(damage) => {
-                self.hosted.remove(&partition);
-                self.leave_alone(partition, &format!("its saved state cannot be read: {damage}"));
+                self.give_up(now, partition, &format!("its saved state cannot be read: {damage}"));
             }
         }
     }
@@ -271,11 +270,10 @@ impl PipelineActor {
             }
             Step::Release(tenure) => self.release(now, partition, tenure),
             Step::Quarantine { owners } => {
-                self.hosted.remove(&partition);
                 let problem = format!(
                     "it is quarantined, because its last {owners} owners died before they saved anything"
                 );
-                self.leave_alone(partition, &problem);
+                self.give_up(now, partition, &problem);
             }
             Step::Retreat(until) => self.retreat(now, partition, until),
             Step::Drop => self.lose(now, partition),
@@ -488,6 +486,17 @@ impl PipelineActor {
             can_try_again: false,
         };
         self.troubles.insert(partition, trouble);
+    }
+
+    /// Does not bring a shard up.
+    fn give_up(&mut self, now: Timestamp, partition: Partition, problem: &str) {
+        let hosted = self.hosted.remove(&partition);
+        if hosted.is_some_and(|hosted| hosted.activation.is_leaving()) {
+            // It was to go while it came up: it is the next owner's trouble, and workers that have come for it hear that it has gone.
+            self.deactivate(now, partition);
+        } else {
+            self.leave_alone(partition, problem);
+        }
     }
 
     /// Shows why a shard does not run.

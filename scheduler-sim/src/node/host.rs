@@ -269,6 +269,7 @@ impl World {
                 self.coverage.hit(Point::Quarantined);
                 let hosted = self.nodes[index].hosted.remove(&partition);
                 if hosted.is_some_and(|hosted| hosted.is_revoked) {
+                    self.deactivate(index, now, partition);
                     self.released(index, partition);
                 } else {
                     self.nodes[index].quarantined.insert(partition);
