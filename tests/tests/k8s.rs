@@ -25,7 +25,7 @@ async fn until_rollout(world: &World, holds: impl Fn(&Value) -> bool) -> Value {
 }
 
 #[tokio::test]
-async fn on_played_nodes_workers_get_ready_are_scaled_to_none_and_back_and_are_gone_with_their_pipeline() {
+async fn on_played_nodes_workers_get_ready_are_scaled_and_are_gone_with_their_pipeline() {
     let mut world = World::start().await;
     let worker = WORKER.replace("      containers:\n", SELECTED);
     let chart = world.chart("ocr", &[("templates/worker.yaml", &worker)]);
