@@ -1,4 +1,5 @@
 //! Servers that deploy charts into a cluster, as processes: the real helm, a real API server, and nothing that acts on the objects there.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "helm/world.rs"]
 #[expect(dead_code, reason = "this is for tests with nodes as well")]

@@ -79,7 +79,7 @@ impl Web {
         match page {
             Some(Page::Bytes(bytes)) => stream.write_all(&bytes).await?,
             Some(Page::Endless) => loop {
-                stream.write_all(&[0; 65_536]).await?;
+                stream.write_all(&[0; 8_192]).await?;
             },
             _ => (),
         }

@@ -165,10 +165,8 @@ pub(crate) async fn eventually<T>(mut holds: impl AsyncFnMut() -> Result<T, Stri
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    match tokio::time::timeout(STUCK, waiting).await {
-        Ok(value) => value,
-        Err(_) => panic!("stuck: {last}"),
-    }
+    let came = tokio::time::timeout(STUCK, waiting).await;
+    came.unwrap_or_else(|_| panic!("stuck: {last}"))
 }
 
 /// Waits until a rollout is as told.
