@@ -6,7 +6,7 @@
 mod world;
 
 use serde_json::json;
-use world::{WORKER, World, eventually};
+use world::{PIPELINES, WORKER, World, eventually};
 
 #[tokio::test]
 async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
@@ -16,7 +16,7 @@ async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
         "pipeline": [{"executor": "shell", "commands": ["true"]}]});
     let planned = world
         .api()
-        .post(&format!("{}?dry_run=true", world.pipelines()), &new)
+        .post(&format!("{PIPELINES}?dry_run=true"), &new)
         .await
         .unwrap();
     assert_eq!(planned.status, 200, "{}", planned.body);
@@ -27,17 +27,20 @@ async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
         "{}",
         planned.body
     );
-    assert_eq!(world.api().get(&world.pipeline("ocr")).await.unwrap().status, 404);
+    assert_eq!(
+        world.api().get(&World::pipeline("ocr")).await.unwrap().status,
+        404
+    );
     assert!(world.namespace().await.is_none());
 
-    let created = world.api().post(&world.pipelines(), &new).await.unwrap();
+    let created = world.api().post(PIPELINES, &new).await.unwrap();
     assert_eq!(created.status, 201, "{}", created.body);
     world.until_image("worker:1").await;
     world.until_replicas(1).await;
     let scaled = world
         .api()
         .post(
-            &format!("{}/scale", world.pipeline("ocr")),
+            &format!("{}/scale", World::pipeline("ocr")),
             &json!({"workers": 2}),
         )
         .await
@@ -45,14 +48,14 @@ async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
     assert_eq!(scaled.status, 200, "{}", scaled.body);
     world.until_replicas(2).await;
     let changed = world
-        .patch(&world.pipeline("ocr"), &json!({"values": {"image": "worker:2"}}))
+        .patch(&World::pipeline("ocr"), &json!({"values": {"image": "worker:2"}}))
         .await
         .unwrap();
     assert_eq!(changed.status, 200, "{}", changed.body);
     world.until_image("worker:2").await;
     world.until_replicas(2).await;
 
-    let deleted = world.api().delete(&world.pipeline("ocr")).await.unwrap();
+    let deleted = world.api().delete(&World::pipeline("ocr")).await.unwrap();
     assert!(deleted.status.is_success(), "{}", deleted.body);
     assert!(world.deployments().await.is_empty());
     assert!(world.namespace().await.is_none());
@@ -65,7 +68,7 @@ async fn a_hostile_chart_is_a_problem_that_names_the_object_and_the_rule_and_not
     let evil = "apiVersion: v1\nkind: Pod\nmetadata: {name: evil}\nspec: {hostNetwork: true, containers: [{name: c, image: i}]}\n";
     let chart = world.chart("evil", &[("templates/evil.yaml", evil)]);
     let new = json!({"name": "evil", "chart": chart});
-    let refused = world.api().post(&world.pipelines(), &new).await.unwrap();
+    let refused = world.api().post(PIPELINES, &new).await.unwrap();
     assert_eq!(refused.status, 400, "{}", refused.body);
     let text = refused.body.to_string();
     assert!(text.contains("Pod/evil breaks host-network"), "{text}");
@@ -77,13 +80,13 @@ async fn a_hostile_chart_is_a_problem_that_names_the_object_and_the_rule_and_not
     ] {
         let refused = world
             .api()
-            .post(&world.pipelines(), &json!({"name": "evil", "chart": chart}))
+            .post(PIPELINES, &json!({"name": "evil", "chart": chart}))
             .await
             .unwrap();
         assert_eq!(refused.status, 400, "{chart}: {}", refused.body);
     }
     assert_eq!(
-        world.api().get(&world.pipeline("evil")).await.unwrap().status,
+        world.api().get(&World::pipeline("evil")).await.unwrap().status,
         404
     );
     assert!(world.namespace().await.is_none());
@@ -95,7 +98,7 @@ async fn a_server_that_is_killed_while_it_deploys_finishes_when_it_comes_back() 
     let mut world = World::start().await;
     let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
     let new = json!({"name": "ocr", "chart": chart, "values": {"image": "worker:0"}});
-    let created = world.api().post(&world.pipelines(), &new).await.unwrap();
+    let created = world.api().post(PIPELINES, &new).await.unwrap();
     assert_eq!(created.status, 201, "{}", created.body);
     world.kill().await;
     world.restart().await;
@@ -104,7 +107,7 @@ async fn a_server_that_is_killed_while_it_deploys_finishes_when_it_comes_back() 
     for round in 1..=8_u64 {
         let image = format!("worker:{round}");
         let changed = world
-            .patch(&world.pipeline("ocr"), &json!({"values": {"image": image}}))
+            .patch(&World::pipeline("ocr"), &json!({"values": {"image": image}}))
             .await
             .unwrap();
         assert_eq!(changed.status, 200, "{}", changed.body);
@@ -121,7 +124,7 @@ async fn a_server_that_is_killed_while_it_deploys_finishes_when_it_comes_back() 
         })
         .await;
     }
-    let deleted = world.api().delete(&world.pipeline("ocr")).await.unwrap();
+    let deleted = world.api().delete(&World::pipeline("ocr")).await.unwrap();
     assert!(deleted.status.is_success(), "{}", deleted.body);
     assert!(world.deployments().await.is_empty());
     world.stop().await;

@@ -206,7 +206,11 @@ impl PipelineActor {
                 self.input(now, partition, Input::Keys(keys));
             }
             Err(damage) => {
-                self.give_up(now, partition, &format!("its saved state cannot be read: {damage}"));
+                self.give_up(
+                    now,
+                    partition,
+                    &format!("its saved state cannot be read: {damage}"),
+                );
             }
         }
     }

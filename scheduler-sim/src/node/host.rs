@@ -36,8 +36,8 @@ pub(crate) struct Hosted {
     pub(crate) previous: PreviousOwner,
     /// Whether it has loaded all rows that its last owner had in memory.
     pub(crate) recovered: bool,
-    /// Up to where the page goes that it waits for.
-    pub(super) loading: Timestamp,
+    /// Up to where its first page went: what its last owner had in memory is wanted by then.
+    pub(super) inherited_until: Option<Timestamp>,
 }
 
 /// Who waits for a checkpoint.
@@ -91,7 +91,7 @@ impl World {
             log_end: Offset::ZERO,
             previous: PreviousOwner::None,
             recovered: false,
-            loading: Timestamp::ZERO,
+            inherited_until: None,
         };
         node.hosted.insert(partition, hosted);
     }
@@ -423,7 +423,7 @@ impl World {
         let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) else {
             return;
         };
-        hosted.loading = until;
+        hosted.inherited_until.get_or_insert(until);
         let stay = hosted.stay;
         self.new_store_call(
             index,

@@ -161,7 +161,7 @@ impl World {
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
                 let tasks = Arc::unwrap_or_clone(page);
                 if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
-                    if next_wake > hosted.loading {
+                    if hosted.inherited_until.is_none_or(|until| next_wake > until) {
                         hosted.recovered = true;
                     } else {
                         self.coverage.hit(Point::NextPage);

@@ -45,6 +45,8 @@ fn led_to(variable: &str) -> String {
     })
 }
 
+pub(crate) const PIPELINES: &str = "/api/applications/app/pipelines";
+
 impl World {
     pub(crate) async fn start() -> Self {
         Self::start_with("").await
@@ -118,12 +120,8 @@ impl World {
         self.api().send(reqwest::Method::PATCH, path, body).await
     }
 
-    pub(crate) fn pipelines(&self) -> String {
-        "/api/applications/app/pipelines".to_owned()
-    }
-
-    pub(crate) fn pipeline(&self, name: &str) -> String {
-        format!("{}/{name}", self.pipelines())
+    pub(crate) fn pipeline(name: &str) -> String {
+        format!("{PIPELINES}/{name}")
     }
 
     /// A chart directory with these files.
