@@ -183,6 +183,17 @@ async fn queue_lengths(world: &World) -> Vec<String> {
     lines
 }
 
+/// Waits until these are all the series there are, at all nodes together.
+async fn until_queues(world: &World, wanted: &[String]) {
+    let waiting = async {
+        while queue_lengths(world).await != wanted {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+    assert!(waited.is_ok(), "{:?}", queue_lengths(world).await);
+}
+
 #[test]
 fn prometheus_finds_the_length_of_each_queue_at_one_node() {
     run(async {
@@ -195,21 +206,15 @@ fn prometheus_finds_the_length_of_each_queue_at_one_node() {
                 "server_scheduler_queue_length{{worker=\"{name}\",namespace=\"{APPLICATION}\",client=\"default\"}} {length}"
             )
         };
-        let told = [series("empty", 0), series("long", 7)];
-        let waiting = async {
-            while queue_lengths(&world).await != told {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
-        assert!(waited.is_ok(), "{:?}", queue_lengths(&world).await);
+        until_queues(&world, &[series("empty", 0), series("long", 7)]).await;
         let deleted = empty
             .api
             .send(Method::DELETE, &empty.path, &Value::Null)
             .await
             .unwrap();
         assert!(deleted.status.is_success());
-        assert_eq!(queue_lengths(&world).await, [series("long", 7)]);
+        // While shards move, as the topic goes, lengths may be unknown.
+        until_queues(&world, &[series("long", 7)]).await;
         world.stop().await;
     });
 }
