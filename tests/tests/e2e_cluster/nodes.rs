@@ -37,8 +37,9 @@ fn a_killed_nodes_tasks_end_at_the_other_and_nothing_that_a_living_worker_did_is
     run(async {
         let mut world = World::start().await;
         let pipeline = world.pipeline("killed", json!({"partitions": 8})).await;
+        // Neither has room for all that is held.
         let mut workers: Vec<_> = (0..2)
-            .map(|n| LedgerWorker::start(&world, &pipeline, &format!("worker-{n}"), 150))
+            .map(|n| LedgerWorker::start(&world, &pipeline, &format!("worker-{n}"), 75))
             .collect();
         let ids = half_held(&pipeline, &mut workers).await;
         world.nodes[0].server.take().unwrap().kill().await.unwrap();
