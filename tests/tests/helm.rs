@@ -37,11 +37,11 @@ async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
     assert_eq!(created.status, 201, "{}", created.body);
     world.until_image("worker:1").await;
     world.until_replicas(1).await;
-    // What is asked for by `/scale` alone may be taken back at once, as there is no work.
     let scaled = world
-        .patch(
-            &World::pipeline("ocr"),
-            &json!({"replicas": {"min": 2, "max": 3}}),
+        .api()
+        .post(
+            &format!("{}/scale", World::pipeline("ocr")),
+            &json!({"workers": 2}),
         )
         .await
         .unwrap();

@@ -262,7 +262,7 @@ impl Deployer for HelmDeployer {
             *running.workers.lock().unwrap_or_else(PoisonError::into_inner) = Some(workers);
             (wanted.path.clone(), running.progress(), workers)
         };
-        // What is not there yet gets its number when it is.
+        // What is not there yet gets its number when it is: the progress was asked for after the number was left.
         if progress != Progress::Deployed {
             return Ok(());
         }

@@ -165,10 +165,7 @@ impl Release {
             }
             let done = self.bring(&wanted).await;
             let again = match done {
-                Ok(()) => {
-                    self.set(wanted.version, Some(Progress::Deployed));
-                    None
-                }
+                Ok(()) => None,
                 Err(DeployError::Unavailable(problem)) => {
                     let problem = problem.to_string();
                     tracing::warn!(pipeline = %wanted.path, problem, wait_ms = wait.as_millis(), "the chart is not deployed yet");
@@ -262,28 +259,13 @@ impl Release {
         let Some(pending) = revisions.last().filter(|last| last.is_pending()) else {
             return Ok(revisions);
         };
-        let deployed = revisions
-            .iter()
-            .rev()
-            .find(|revision| revision.status == "deployed");
         tracing::warn!(
             release,
             namespace,
             status = pending.status,
             "takes back what helm had begun when it was ended"
         );
-        let number;
-        let arguments: &[&str] = match deployed {
-            Some(deployed) => {
-                number = deployed.number.to_string();
-                &["rollback", release, &number, "--history-max", HISTORY]
-            }
-            None => &["uninstall", release, "--ignore-not-found"],
-        };
-        self.shared
-            .helm_in(namespace, arguments)
-            .await
-            .map_err(|error| passing("taking back an interrupted release", &error))?;
+        self.take_back(namespace, release, &revisions).await?;
         cluster::revisions(client, namespace, Some(self.pipeline)).await
     }
 
@@ -339,6 +321,7 @@ impl Release {
         })
     }
 
+    /// Goes back to what was deployed before; nothing is left if nothing was.
     async fn take_back(
         &self,
         namespace: &str,
@@ -361,7 +344,8 @@ impl Release {
             .map_err(|error| passing("taking the chart back", &error))
     }
 
-    /// As many workers as the scheduler said; before it has said anything, as many as there are, within bounds, or the least.
+    /// As many workers as the scheduler said; before it has said anything, as many as there are, within bounds, or the least. From then on
+    /// it is deployed, and who says a number brings it there himself.
     async fn scale(
         &self,
         client: &Client,
@@ -371,15 +355,23 @@ impl Release {
     ) -> Result<(), DeployError> {
         let bounds = wanted.deployment.replicas;
         let max = bounds.max.min(self.shared.config.max_workers);
-        let said = *self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let deployments = cluster::worker_deployments(client, namespace, self.pipeline).await?;
         let now = deployments
             .iter()
             .filter_map(|deployment| deployment.spec.as_ref()?.replicas?.try_into().ok())
             .max()
             .filter(|_| was_there);
-        let workers = said.or(now).unwrap_or(bounds.min).clamp(bounds.min.min(max), max);
-        cluster::scale(client, namespace, &deployments, workers).await
+        loop {
+            let said = *self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            let workers = said.or(now).unwrap_or(bounds.min).clamp(bounds.min.min(max), max);
+            cluster::scale(client, namespace, &deployments, workers).await?;
+            // Whoever says another number meanwhile leaves it to us: it must not be lost between the two.
+            let latest = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            if *latest == said {
+                self.set(wanted.version, Some(Progress::Deployed));
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -134,6 +134,22 @@ impl Pool {
         records >= self.config.prefetch_records.div_ceil(2) || bytes >= self.config.prefetch_bytes / 2
     }
 
+    /// Whether one more partition can be read eagerly.
+    pub(super) fn has_eager_room(&self) -> bool {
+        let consumers = lock(&self.consumers);
+        let mut eager = consumers.iter().filter(|shared| shared.lane == Lane::Eager);
+        let has_room = |shared: &Arc<Shared>| lock(&shared.partitions).len() < self.most(Lane::Eager);
+        eager.clone().count() < EAGER_CONSUMERS || eager.any(has_room)
+    }
+
+    /// How many partitions a consumer of the lane reads.
+    fn most(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Patient => self.config.partitions_per_consumer,
+            Lane::Eager => self.config.partitions_per_consumer.min(EAGER_PARTITIONS),
+        }
+    }
+
     /// The first consumer of the lane that has room and does not read this partition for another reader.
     fn place(&self, shard: ShardId, bell: &Arc<Bell>, lane: Lane) -> Result<Arc<Shared>, LogError> {
         let mut consumers = lock(&self.consumers);
@@ -142,10 +158,7 @@ impl Pool {
             let kept = shared.lane == Lane::Patient && std::mem::take(&mut first);
             (kept || !lock(&shared.partitions).is_empty()) && !shared.broken.load(Ordering::Relaxed)
         });
-        let most = match lane {
-            Lane::Patient => self.config.partitions_per_consumer,
-            Lane::Eager => self.config.partitions_per_consumer.min(EAGER_PARTITIONS),
-        };
+        let most = self.most(lane);
         let mut among = 0;
         for shared in consumers.iter().filter(|shared| shared.lane == lane) {
             among += 1;

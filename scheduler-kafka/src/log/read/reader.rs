@@ -103,7 +103,7 @@ impl KafkaReader {
         }
         let Some(tap) = &self.tap else { return Ok(()) };
         match tap.lane() {
-            Lane::Patient if was_burst => self.tap(Lane::Eager).await,
+            Lane::Patient if was_burst && self.pool.has_eager_room() => self.tap(Lane::Eager).await,
             Lane::Patient => {
                 tap.bell.rung.notified().await;
                 Ok(())
