@@ -154,6 +154,9 @@ impl World {
                 task
             }
         };
+        if change == Change::Cancel {
+            self.oracle.cancel_is_wanted(partition, offset);
+        }
         let Some((node, life)) = self.placement.owner(partition) else {
             return;
         };

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod attempts;
+mod cancelled;
 mod endings;
 mod keys;
 mod leases;
@@ -26,6 +27,7 @@ use scheduler_core::time::Timestamp;
 
 use self::accounts::Accounts;
 use self::attempts::Attempts;
+use self::cancelled::Cancelled;
 use self::keys::Keys;
 use self::leases::Leases;
 use self::lost::Lost;
@@ -61,6 +63,7 @@ pub(crate) struct Oracle {
     resume: Resume,
     accounts: Accounts,
     attempts: Attempts,
+    cancelled: Cancelled,
     said: Said,
     terms: Terms,
     /// Dead letters that were brought back: what was said of them before does not count.
@@ -78,7 +81,8 @@ impl Oracle {
             memory: Memory::new(&plan.policy),
             resume: Resume::new(&plan.policy),
             accounts: Accounts::default(),
-            attempts: Attempts::default(),
+            attempts: Attempts::new(&plan.policy),
+            cancelled: Cancelled::default(),
             said: Said::default(),
             terms: Terms::default(),
             revived: BTreeSet::new(),
@@ -116,6 +120,7 @@ impl Oracle {
     pub(crate) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {
         self.keys.appended(partition, offset, body);
         self.lost.appended(partition, offset);
+        self.once.appended(partition, offset, body);
     }
 
     pub(crate) fn some_task(&self, rng: &mut Rng) -> Option<(Partition, Offset)> {
@@ -124,6 +129,21 @@ impl Oracle {
 
     pub(crate) fn revived(&mut self, partition: Partition, offset: Offset) {
         self.revived.insert((partition, offset));
+    }
+
+    /// Somebody wants a task cancelled.
+    pub(crate) fn cancel_is_wanted(&mut self, partition: Partition, offset: Offset) {
+        self.cancelled.asked(partition, offset);
+    }
+
+    /// An owner says that it will do so.
+    pub(crate) fn cancel_is_told(&mut self, partition: Partition, offset: Offset, epoch: Epoch) {
+        self.cancelled.told(partition, offset, epoch);
+    }
+
+    /// Whoever wanted it is told that it is done.
+    pub(crate) fn cancel_is_saved(&mut self, partition: Partition, offset: Offset) {
+        self.cancelled.saved(partition, offset);
     }
 
     pub(crate) fn node_gone(&mut self, node: usize) {
@@ -135,8 +155,9 @@ impl Oracle {
         self.said.close(node, session);
     }
 
-    pub(crate) fn deactivated(&mut self, node: usize, partition: Partition) {
+    pub(crate) fn deactivated(&mut self, node: usize, partition: Partition, epoch: Epoch, now: Timestamp) {
         self.said.deactivated(node, partition);
+        self.once.deactivated(partition, epoch, now);
     }
 
     pub(crate) fn log_has_gap(&mut self) {
@@ -163,6 +184,7 @@ impl Oracle {
     pub(crate) fn policy_changed(&mut self, policy: &PipelinePolicy) {
         self.memory.policy_changed(policy);
         self.resume.policy_changed(policy);
+        self.attempts.policy_changed(policy);
     }
 
     /// The log gives up records: nobody may need them.

@@ -81,6 +81,11 @@ impl Worker {
         }
     }
 
+    /// How many tasks it runs.
+    pub(crate) fn runs(&self) -> usize {
+        self.running.len()
+    }
+
     /// Its connections, by where they lead.
     pub(crate) fn conns(&self) -> impl Iterator<Item = ConnId> {
         self.lines.values().filter_map(|line| line.conn)
@@ -307,6 +312,7 @@ impl World {
 
     fn stop_task(&mut self, index: usize, key: LeaseKey) {
         self.coverage.hit(Point::Stopped);
+        self.oracle_stopped(index, key);
         let soon = self.now + self.rng.range(0, 500);
         let finishes = self.rng.chance(100);
         if let Some(running) = self.workers[index].running.get_mut(&key)

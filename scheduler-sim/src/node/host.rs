@@ -10,7 +10,7 @@ use scheduler_core::port::store::{Claimed, PreviousOwner};
 use scheduler_core::shard::{Input, PageId, Shard};
 use scheduler_core::time::Timestamp;
 
-use super::{Mail, PollCall, shard_id};
+use super::{Mail, PollCall, Request, shard_id};
 use crate::calls::{LogCall, StoreOp};
 use crate::coverage::Point;
 use crate::placement::Step as PlacementStep;
@@ -43,7 +43,7 @@ pub(crate) struct Hosted {
 /// Who waits for a checkpoint.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    Change,
+    Change(Request),
     /// Who reported what without a session, and whether its end is promised to be saved.
     Report(PollCall, HeldLease, bool),
 }
@@ -293,8 +293,9 @@ impl World {
     fn deactivate(&mut self, index: usize, now: Timestamp, partition: Partition) {
         // What the shard has said before is right by what was said to it.
         self.watch_effects(index, now);
-        if self.nodes[index].machine.shard(partition).is_some() {
-            self.oracle.deactivated(index, partition);
+        if let Some(shard) = self.nodes[index].machine.shard(partition) {
+            let epoch = shard.tenure().epoch;
+            self.oracle.deactivated(index, partition, epoch, now);
         }
         self.event(index, now, Event::Deactivate(partition));
     }
@@ -378,8 +379,11 @@ impl World {
         hosted.mark = mark;
         let done = hosted.waiting.extract_if(.., |(wanted, _)| *wanted <= id);
         for (_, waiter) in done.collect::<Vec<_>>() {
-            if let Waiter::Report(call, lease, is_promise) = waiter {
-                self.polled_report_is_saved(call, lease, is_promise);
+            match waiter {
+                Waiter::Change(request) => self.change_is_saved(&request),
+                Waiter::Report(call, lease, is_promise) => {
+                    self.polled_report_is_saved(call, lease, is_promise);
+                }
             }
         }
         self.after_save(index, now, partition);

@@ -75,12 +75,7 @@ impl World {
             Stage::First => {
                 let answer = self.tell_shard(index, now, partition, request.input());
                 match answer {
-                    Answer::Done => {
-                        if request.change == Change::Hasten {
-                            self.coverage.hit(Point::Hastened);
-                        }
-                        self.durable(index, now, partition, Waiter::Change);
-                    }
+                    Answer::Done => self.change_is_made(index, now, request),
                     Answer::Elsewhere => self.read_row(index, &request, mark, 1),
                     Answer::Late | Answer::Full => (),
                 }
@@ -99,20 +94,47 @@ impl World {
                     Answer::Late | Answer::Elsewhere => (),
                 }
                 let changed = self.tell_shard(index, now, partition, request.input());
-                if fetched == Answer::Done || changed == Answer::Done {
-                    self.durable(index, now, partition, Waiter::Change);
+                if changed == Answer::Done {
+                    self.change_is_made(index, now, request);
+                } else if fetched == Answer::Done {
+                    self.event(index, now, Event::Shard(partition, Input::Flush));
                 }
             }
             Stage::Dead(row, ..) => match self.tell_shard(index, now, partition, Input::Revive(row)) {
                 Answer::Done => {
                     self.coverage.hit(Point::Revived);
                     self.oracle.revived(partition, offset);
-                    self.durable(index, now, partition, Waiter::Change);
+                    self.durable(index, now, partition, Waiter::Change(request));
                 }
                 Answer::Full => self.coverage.hit(Point::WindowFull),
                 Answer::Late | Answer::Elsewhere => (),
             },
             Stage::Read(..) | Stage::Done => (),
+        }
+    }
+
+    /// The shard has done as somebody wanted, who is told when that is saved.
+    fn change_is_made(&mut self, index: usize, now: Timestamp, request: Request) {
+        let (partition, offset) = (request.partition, request.offset);
+        let Some(shard) = self.nodes[index].machine.shard(partition) else {
+            return;
+        };
+        match request.change {
+            Change::Cancel => self
+                .oracle
+                .cancel_is_told(partition, offset, shard.tenure().epoch),
+            Change::Hasten => self.coverage.hit(Point::Hastened),
+            Change::Redrive => (),
+        }
+        if shard.is_saved() {
+            return self.change_is_saved(&request);
+        }
+        self.durable(index, now, partition, Waiter::Change(request));
+    }
+
+    pub(super) fn change_is_saved(&mut self, request: &Request) {
+        if request.change == Change::Cancel {
+            self.oracle.cancel_is_saved(request.partition, request.offset);
         }
     }
 

@@ -130,6 +130,12 @@ impl Leases {
         self.stopped_under(partition, epoch, said.offset, said.token);
     }
 
+    /// Whether the owner that has granted a lease still takes it for live.
+    pub(super) fn is_live(&self, partition: Partition, offset: Offset, token: LeaseToken) -> bool {
+        let live = self.live.get(&(partition, token.epoch, offset));
+        live.is_some_and(|live| live.token == token)
+    }
+
     pub(super) fn stopped(&mut self, partition: Partition, offset: Offset, token: LeaseToken) {
         // A lease may be vouched for by a later epoch than its own.
         let of_task: Vec<_> = self

@@ -1,12 +1,13 @@
 //! Promise 4: a crash of the scheduler does not by itself make finished work run again.
 //!
 //! At every step: nothing is leased that a worker has said to this owner it has finished, and nothing that a vanished owner may have leased
-//! before its workers have had time to come back. In histories where only schedulers fail, no task is ever finished twice or runs twice
-//! at a time.
+//! before its workers have had time to come back; an owner that lets go of a shard meanwhile passes that on. In histories where only schedulers
+//! fail, no task is ever finished twice or runs twice at a time, and no worker is told to stop what nobody wants stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use scheduler_core::id::{Offset, Partition};
+use scheduler_core::id::{Epoch, Offset, Partition};
+use scheduler_core::task::RecordBody;
 use scheduler_core::time::Timestamp;
 use scheduler_sdk::session::LeaseKey;
 
@@ -15,6 +16,10 @@ pub(super) struct Once {
     strict: bool,
     /// Until when, and below which offset, tasks wait for workers.
     graces: BTreeMap<(usize, Partition), (Timestamp, Offset)>,
+    /// The same, by epoch.
+    passed_on: BTreeMap<(Partition, Epoch), (Timestamp, Offset)>,
+    /// Tasks that may be over before they end.
+    with_deadlines: BTreeSet<(u32, u64)>,
     running: BTreeMap<(u32, u64), (usize, LeaseKey)>,
     finished: BTreeMap<(u32, u64), LeaseKey>,
 }
@@ -24,6 +29,8 @@ impl Once {
         Self {
             strict,
             graces: BTreeMap::new(),
+            passed_on: BTreeMap::new(),
+            with_deadlines: BTreeSet::new(),
             running: BTreeMap::new(),
             finished: BTreeMap::new(),
         }
@@ -32,12 +39,38 @@ impl Once {
     pub(super) fn activated(
         &mut self,
         node: usize,
-        partition: Partition,
+        (partition, epoch): (Partition, Epoch),
         grace: Option<Timestamp>,
         end: Offset,
     ) {
-        self.graces
-            .insert((node, partition), (grace.unwrap_or(Timestamp::ZERO), end));
+        let before = (partition, Epoch(0))..(partition, epoch);
+        let inherited = self.passed_on.range(before).next_back().map(|(_, grace)| *grace);
+        let grace = match grace {
+            Some(until) => (until, end),
+            None => inherited.unwrap_or_default(),
+        };
+        self.graces.insert((node, partition), grace);
+        self.passed_on.insert((partition, epoch), grace);
+    }
+
+    /// An owner lets go of a shard when its clock says `now`.
+    pub(super) fn deactivated(&mut self, partition: Partition, epoch: Epoch, now: Timestamp) {
+        if let Some(grace) = self.passed_on.get_mut(&(partition, epoch))
+            && now >= grace.0
+        {
+            *grace = (Timestamp::ZERO, Offset::ZERO);
+        }
+    }
+
+    pub(super) fn appended(&mut self, partition: Partition, offset: Offset, body: &RecordBody) {
+        if let RecordBody::Task(spec) = body
+            && spec
+                .options
+                .as_ref()
+                .is_some_and(|options| options.deadline.is_some())
+        {
+            self.with_deadlines.insert((partition.0, offset.0));
+        }
     }
 
     pub(super) fn check_lease(
@@ -69,6 +102,18 @@ impl Once {
         if let Some((other, before)) = self.running.insert(task, (worker, key)) {
             return Err(format!(
                 "{before:?} runs at worker {other}, and {key:?} begins at worker {worker}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A worker is told to stop a task.
+    pub(super) fn stopped(&self, worker: usize, key: LeaseKey, is_cancelled: bool) -> Result<(), String> {
+        let task = (key.partition, key.offset);
+        let is_its_own = self.running.get(&task) == Some(&(worker, key));
+        if self.strict && is_its_own && !is_cancelled && !self.with_deadlines.contains(&task) {
+            return Err(format!(
+                "worker {worker} is to stop {key:?}, which it runs and nobody else has"
             ));
         }
         Ok(())

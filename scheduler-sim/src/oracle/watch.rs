@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{Epoch, Partition, ShardId, Tenure, WorkerId};
+use scheduler_core::id::{Epoch, Offset, Partition, ShardId, Tenure, WorkerId};
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::Effect;
 use scheduler_core::port::gateway::{HeldLease, Lease, WorkerCommand, WorkerEvent, WorkerHello};
@@ -18,6 +18,7 @@ use super::said::Saying;
 use super::{accounts, endings, settled};
 use crate::coverage::Point;
 use crate::poller::Poller;
+use crate::worker::Worker;
 use crate::world::World;
 
 impl World {
@@ -60,7 +61,9 @@ impl World {
         let unclean = hosted.previous == PreviousOwner::Vanished;
         let log_end = hosted.log_end;
         let grace = unclean.then(|| now + self.plan.grace);
-        self.oracle.once.activated(node, partition, grace, log_end);
+        self.oracle
+            .once
+            .activated(node, (partition, epoch), grace, log_end);
         for session in self.oracle.said.sessions(node) {
             self.introduce_to(node, now, session, partition, epoch);
         }
@@ -154,6 +157,13 @@ impl World {
                                 self.coverage.hit(Point::LateReport);
                             }
                             saying.is_void = self.is_void(node, now, partition, epoch, &saying);
+                            self.oracle.attempts.reported(
+                                partition,
+                                epoch,
+                                saying,
+                                fails(&report.outcome),
+                                &self.oracle.leases,
+                            );
                             self.oracle
                                 .leases
                                 .reported(node, partition, epoch, worker, now, saying);
@@ -199,7 +209,11 @@ impl World {
                 .attempts
                 .check_lease(&mut self.store, partition, offset, token);
             oracle.check("attempts", counted);
+            let wanted = oracle.cancelled.check_lease(partition, offset, token);
+            oracle.check("cancelled", wanted);
             if !oracle.revived.contains(&(partition, offset)) {
+                let allowed = oracle.attempts.check_limit(partition, offset, token);
+                oracle.check("attempts", allowed);
                 let said = oracle.said.check_lease(node, partition, offset);
                 oracle.check("once", said);
             }
@@ -390,6 +404,15 @@ impl World {
         self.oracle.check("once", started);
     }
 
+    pub(crate) fn oracle_stopped(&mut self, worker: usize, key: LeaseKey) {
+        let is_cancelled = self
+            .oracle
+            .cancelled
+            .may_be(Partition(key.partition), Offset(key.offset));
+        let stopped = self.oracle.once.stopped(worker, key, is_cancelled);
+        self.oracle.check("once", stopped);
+    }
+
     pub(crate) fn oracle_ended(&mut self, worker: usize, key: LeaseKey, outcome: &Outcome) {
         let is_success = matches!(outcome, Outcome::Succeeded(_));
         let ended = self.oracle.once.ended(worker, key, is_success);
@@ -399,7 +422,10 @@ impl World {
     /// Whether every task has ended and is saved, and every worker knows.
     pub(crate) fn all_has_ended(&self) -> bool {
         self.oracle.lost.all_ended(&self.store)
-            && self.workers.iter().all(|worker| worker.fleet.unsettled() == 0)
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.fleet.unsettled() == 0 && worker.runs() == 0)
             && self.pollers.iter().all(|poller| poller.unsettled() == 0)
     }
 
@@ -411,6 +437,7 @@ impl World {
             .map(|worker| worker.fleet.unsettled())
             .chain(self.pollers.iter().map(Poller::unsettled))
             .collect();
+        let running: Vec<usize> = self.workers.iter().map(Worker::runs).collect();
         let shards: Vec<String> = self
             .nodes
             .iter()
@@ -427,7 +454,7 @@ impl World {
             })
             .collect();
         format!(
-            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; submissions that wait: {}; shards: {shards:?}",
+            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; what workers run: {running:?}; submissions that wait: {}; shards: {shards:?}",
             self.oracle.lost.not_ended(&self.store),
             self.submissions_open
         )
@@ -457,4 +484,9 @@ impl World {
             }
         }
     }
+}
+
+/// Whether an attempt that ends so counts against what the pipeline allows.
+fn fails(outcome: &AttemptOutcome) -> bool {
+    matches!(outcome, AttemptOutcome::Failed { .. } | AttemptOutcome::Stopped)
 }
