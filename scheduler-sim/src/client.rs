@@ -34,7 +34,13 @@ impl World {
         let partition =
             Partition(u32::try_from(self.rng.range(0, u64::from(self.partitions) - 1)).unwrap_or(0));
         let partition = if is_hot { Partition(0) } else { partition };
-        let tasks = self.rng.range(1, self.plan.batch);
+        let is_burst = self.plan.burst > 0 && self.rng.chance(100);
+        let most = if is_burst {
+            self.plan.burst
+        } else {
+            self.plan.batch
+        };
+        let tasks = self.rng.range(1, most);
         let bodies = (0..tasks).map(|_| self.compose_task()).collect();
         self.submissions_open += 1;
         let at = self.now + self.rng.range(1, self.plan.log.latency.max(1));

@@ -84,7 +84,8 @@ impl World {
             Fault::WorkerDrain => every.worker_drain,
             Fault::Cut => every.cut,
             Fault::Silence => every.partition,
-            Fault::Rebalance => every.rebalance,
+            // Of the two at most one is drawn.
+            Fault::Rebalance => every.rebalance.max(every.moves),
             Fault::StoreOutage => every.store_outage,
             Fault::LogOutage => every.log_outage,
             Fault::StoreSlowness => every.store_slowness,

@@ -1,13 +1,17 @@
 //! `cargo sim`: plays histories until one breaks a promise.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
+mod watchdog;
+
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use scheduler_sim::{Changes, Coverage, History, play, regressions, shrink};
+
+use self::watchdog::Watchdog;
 
 /// Plays simulated histories of a whole cluster, one a seed, until one breaks a promise.
 #[derive(Debug, Parser)]
@@ -122,15 +126,32 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
 /// What is wrong with a history, and how to see it again.
 fn broken(history: &History, changes: &Changes) -> Option<String> {
     let violation = history.violation.as_ref()?;
+    Some(format!(
+        "seed {} violates {}: at {} ms: {}\n{}",
+        history.seed,
+        violation.promise,
+        violation.at_ms,
+        violation.what,
+        again_by(history.seed, changes)
+    ))
+}
+
+/// What to say of a history that does not end.
+fn hung(seed: u64, changes: &Changes) -> String {
+    format!(
+        "seed {seed} violates hang: it does not end\n{}",
+        again_by(seed, changes)
+    )
+}
+
+/// The command that repeats a history.
+fn again_by(seed: u64, changes: &Changes) -> String {
     let plan = if changes.is_empty() {
         String::new()
     } else {
         format!(" --plan {changes}")
     };
-    Some(format!(
-        "seed {} violates {}: at {} ms: {}\n  cargo sim --seed {} --trace{plan}",
-        history.seed, violation.promise, violation.at_ms, violation.what, history.seed
-    ))
+    format!("  cargo sim --seed {seed} --trace{plan}")
 }
 
 fn differs(history: &History, arguments: &Arguments) -> Option<String> {
@@ -171,9 +192,22 @@ fn many(arguments: &Arguments) -> ExitCode {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let sum = Mutex::new(Sum::default());
+    let watchdog = Watchdog::default();
+    let (playing, silence) = mpsc::channel();
     std::thread::scope(|scope| {
+        let watchdog = &watchdog;
+        scope.spawn(move || {
+            if let Some(seed) = watchdog.watch(&silence) {
+                println!("{}", hung(seed, &arguments.plan));
+                // Whoever plays it cannot be stopped otherwise.
+                std::process::exit(1);
+            }
+        });
         for _ in 0..arguments.threads.unwrap_or(cores).max(1) {
-            scope.spawn(|| {
+            let playing = playing.clone();
+            let (next, stop, sum) = (&next, &stop, &sum);
+            scope.spawn(move || {
+                let _playing = playing;
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if index >= seeds
@@ -183,7 +217,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                         next.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
+                    watchdog.begins(from + index);
                     let history = play(from + index, &arguments.plan, false);
+                    watchdog.ends(from + index);
                     let broken = broken(&history, &arguments.plan).or_else(|| differs(&history, arguments));
                     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     sum.coverage.add(&history.coverage);
@@ -197,6 +233,7 @@ fn many(arguments: &Arguments) -> ExitCode {
                 }
             });
         }
+        drop(playing);
     });
     let sum = sum
         .into_inner()

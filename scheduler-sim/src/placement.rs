@@ -156,7 +156,7 @@ impl World {
                     };
                     self.placement.owners.insert(partition, revoking);
                     self.placement_mail(owner.member, Mail::Revoke(vec![partition]));
-                    let over = self.now + self.plan.revoke_timeout;
+                    let over = self.now + self.plan.revoke_timeout();
                     self.queue
                         .push(over, Happening::Placement(Step::RevokeIsOver(partition, number)));
                 }

@@ -17,13 +17,13 @@ use crate::rng::Rng;
 /// One history's conditions. Times are in milliseconds of simulated time.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) nodes: usize,
+    nodes: usize,
     pub(crate) partitions: u32,
     pub(crate) workers: usize,
     pub(crate) concurrency: u32,
     pub(crate) max_unsettled: usize,
     pub(crate) policy: Arc<PipelinePolicy>,
-    pub(crate) grace: Duration,
+    grace: Duration,
     /// When faults stop.
     pub(crate) heal_at: u64,
     /// When, at the latest, all must have ended.
@@ -45,8 +45,7 @@ pub(crate) struct Plan {
     pub(crate) together: bool,
     /// How long placement takes to notice that a node is gone.
     pub(crate) session_timeout: u64,
-    /// How long placement waits for a node to let go.
-    pub(crate) revoke_timeout: u64,
+    revoke_timeout: u64,
     /// First and longest pause of a worker between tries to connect.
     pub(crate) backoff: (u64, u64),
     /// Only schedulers and what they need fail, and are back soon: nothing may run twice.
@@ -55,6 +54,10 @@ pub(crate) struct Plan {
     pub(crate) fleet: u64,
     /// Workers that poll, without a session.
     pub(crate) pollers: u64,
+    /// Nodes besides the first in a history where only schedulers fail.
+    pub(crate) more_nodes: u64,
+    /// Tasks of a batch that comes all at once; 0 if none does.
+    pub(crate) burst: u64,
 }
 
 /// What tasks are like, each a share in a thousand.
@@ -73,7 +76,9 @@ pub(crate) struct TaskMix {
     pub(crate) keyed: u64,
     /// Of the batches, those that go to one and the same partition.
     pub(crate) hot: u64,
-    pub(crate) longest: u64,
+    longest: u64,
+    /// What is added to it.
+    longer: u64,
     pub(crate) max_params: u64,
 }
 
@@ -88,6 +93,8 @@ pub(crate) struct Every {
     pub(crate) cut: u64,
     pub(crate) partition: u64,
     pub(crate) rebalance: u64,
+    /// The same, where only schedulers fail.
+    pub(crate) moves: u64,
     pub(crate) store_outage: u64,
     pub(crate) store_slowness: u64,
     pub(crate) log_outage: u64,
@@ -137,7 +144,41 @@ pub(crate) struct NetFaults {
     pub(crate) slowest: u64,
 }
 
+/// Within which time workers find any new owner, whatever is away meanwhile.
+const FOUND_WITHIN: Duration = Duration::from_secs(45);
+/// Within which time a node lets go of a shard, whatever is away meanwhile.
+const LET_GO_WITHIN: u64 = 60_000;
+
+impl TaskMix {
+    /// How long the longest task takes.
+    pub(crate) fn longest(&self) -> u64 {
+        self.longest + self.longer
+    }
+}
+
 impl Plan {
+    /// How long workers of an owner that vanished have to come back.
+    pub(crate) fn grace(&self) -> Duration {
+        if self.more_nodes > 0 {
+            FOUND_WITHIN
+        } else {
+            self.grace
+        }
+    }
+
+    /// How long placement waits for a node to let go.
+    pub(crate) fn revoke_timeout(&self) -> u64 {
+        if self.more_nodes > 0 {
+            LET_GO_WITHIN
+        } else {
+            self.revoke_timeout
+        }
+    }
+
+    pub(crate) fn all_nodes(&self) -> usize {
+        self.nodes + usize::try_from(self.more_nodes).unwrap_or(0)
+    }
+
     #[expect(clippy::too_many_lines, reason = "one line for each number")]
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let strict = rng.chance(200);
@@ -193,6 +234,7 @@ impl Plan {
             } else {
                 rng.skewed(50, longest_run * 3 / 2)
             },
+            longer: 0,
             max_params: rng.skewed(2, 2_000),
         };
         let every_call = rng.range(1, 40);
@@ -248,6 +290,8 @@ impl Plan {
             strict,
             fleet: 0,
             pollers: 0,
+            more_nodes: 0,
+            burst: 0,
         }
     }
 
@@ -262,6 +306,17 @@ impl Plan {
         self.fleet = u64::from(rng.chance(650));
         if !self.strict && rng.chance(250) {
             self.pollers = rng.range(1, 3);
+        }
+        if self.strict && rng.chance(500) {
+            // Some outlast the grace.
+            self.tasks.longer = rng.range(1_000, 60_000);
+        }
+        if self.strict && self.fleet > 0 && rng.chance(500) {
+            self.more_nodes = rng.range(1, 2);
+            self.every.moves = rng.range(2_000, 30_000);
+        }
+        if rng.chance(60) {
+            self.burst = rng.range(50, 200);
         }
     }
 }

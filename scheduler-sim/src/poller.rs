@@ -241,7 +241,7 @@ impl World {
         });
         self.coverage.hit(Point::Polled);
         let quick = self.rng.range(0, 200);
-        let long = self.rng.range(0, self.plan.tasks.longest);
+        let long = self.rng.range(0, self.plan.tasks.longest());
         let succeeded = AttemptOutcome::Succeeded {
             output: Bytes::from_static(b"1"),
         };

@@ -114,7 +114,7 @@ impl World {
             is_up: true,
             clock,
             fleet: fleet_of(id, self.plan.concurrency, self.plan.max_unsettled),
-            attempts: self.rng.index(self.plan.nodes),
+            attempts: self.rng.index(self.plan.all_nodes()),
             ..Worker::down()
         };
         self.trace.note(&[30, index as u64], || {
@@ -281,7 +281,7 @@ impl World {
         );
         self.oracle_started(index, key);
         let quick = self.rng.range(0, 200);
-        let long = self.rng.range(0, self.plan.tasks.longest);
+        let long = self.rng.range(0, self.plan.tasks.longest());
         let succeeded = Outcome::Succeeded(Bytes::from_static(b"1"));
         let failed = Outcome::Failed("as drawn".into());
         let (takes, outcome, heeds) = match what {

@@ -152,7 +152,9 @@ impl World {
             now: 0,
             rng,
             queue: Queue::new(),
-            nodes: (0..plan.nodes).map(|_| Node::down(policy.clone())).collect(),
+            nodes: (0..plan.all_nodes())
+                .map(|_| Node::down(policy.clone()))
+                .collect(),
             workers: (0..plan.workers).map(|_| Worker::down()).collect(),
             pollers: (0..plan.pollers).map(|_| Poller::down()).collect(),
             conns: Vec::new(),

@@ -64,7 +64,7 @@ impl World {
             return;
         }
         let policy = node.policy.clone();
-        let (activation, step) = Activation::begin(shard_id(partition), node.id, policy, self.plan.grace);
+        let (activation, step) = Activation::begin(shard_id(partition), node.id, policy, self.plan.grace());
         node.quarantined.remove(&partition);
         let activation = if insist {
             activation.insisting()

@@ -108,10 +108,10 @@ impl Once {
     }
 
     /// A worker is told to stop a task.
-    pub(super) fn stopped(&self, worker: usize, key: LeaseKey, is_cancelled: bool) -> Result<(), String> {
+    pub(super) fn stopped(&self, worker: usize, key: LeaseKey, is_wanted: bool) -> Result<(), String> {
         let task = (key.partition, key.offset);
         let is_its_own = self.running.get(&task) == Some(&(worker, key));
-        if self.strict && is_its_own && !is_cancelled && !self.with_deadlines.contains(&task) {
+        if self.strict && is_its_own && !is_wanted && !self.with_deadlines.contains(&task) {
             return Err(format!(
                 "worker {worker} is to stop {key:?}, which it runs and nobody else has"
             ));

@@ -60,7 +60,7 @@ impl World {
         };
         let unclean = hosted.previous == PreviousOwner::Vanished;
         let log_end = hosted.log_end;
-        let grace = unclean.then(|| now + self.plan.grace);
+        let grace = unclean.then(|| now + self.plan.grace());
         self.oracle
             .once
             .activated(node, (partition, epoch), grace, log_end);
@@ -405,11 +405,11 @@ impl World {
     }
 
     pub(crate) fn oracle_stopped(&mut self, worker: usize, key: LeaseKey) {
-        let is_cancelled = self
-            .oracle
-            .cancelled
-            .may_be(Partition(key.partition), Offset(key.offset));
-        let stopped = self.oracle.once.stopped(worker, key, is_cancelled);
+        let (partition, offset) = (Partition(key.partition), Offset(key.offset));
+        // What the log has lost has no owner.
+        let is_wanted = self.oracle.cancelled.may_be(partition, offset)
+            || self.oracle.lost.may_be_gone(partition, offset);
+        let stopped = self.oracle.once.stopped(worker, key, is_wanted);
         self.oracle.check("once", stopped);
     }
 
