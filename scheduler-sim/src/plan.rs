@@ -159,7 +159,7 @@ impl TaskMix {
 impl Plan {
     /// How long workers of an owner that vanished have to come back.
     pub(crate) fn grace(&self) -> Duration {
-        if self.more_nodes > 0 {
+        if self.more_nodes > 0 && self.every.node_crash > 0 {
             FOUND_WITHIN
         } else {
             self.grace
@@ -311,12 +311,31 @@ impl Plan {
             // Some outlast the grace.
             self.tasks.longer = rng.range(1_000, 60_000);
         }
-        if self.strict && self.fleet > 0 && rng.chance(500) {
+        if self.strict && rng.chance(500) {
             self.more_nodes = rng.range(1, 2);
             self.every.moves = rng.range(2_000, 30_000);
         }
-        if rng.chance(60) {
+        if rng.chance(100) {
             self.burst = rng.range(50, 200);
+        }
+    }
+
+    /// What follows from numbers that may have been changed.
+    pub(crate) fn conclude(&mut self) {
+        let policy = Arc::make_mut(&mut self.policy);
+        if self.burst > 0 {
+            // The dictionary is to grow.
+            let most = u32::try_from(self.burst).unwrap_or(u32::MAX);
+            policy.window.max_tasks = policy.window.max_tasks.max(most);
+            policy.window.max_span = policy.window.max_span.max(most * 2);
+            policy.window.max_bytes = policy.window.max_bytes.max(1 << 20);
+        }
+        if self.more_nodes > 0 && self.fleet == 0 {
+            // A worker has one session, and does not follow a shard that moves: it must not be missed before the shard comes back, and its time
+            // to come back would be over where an owner vanishes.
+            policy.timeouts.heartbeat = policy.timeouts.run;
+            self.every.node_crash = 0;
+            self.store.late = 0;
         }
     }
 }
