@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) pollers: u64,
     /// Nodes besides the first in a history where only schedulers fail.
     pub(crate) more_nodes: u64,
+    /// Whether workers with one session do not heed it when a shard moves, as those of others may not: 1 or 0.
+    pub(crate) stubborn: u64,
     /// Tasks of a batch that comes all at once; 0 if none does.
     pub(crate) burst: u64,
 }
@@ -291,6 +293,7 @@ impl Plan {
             fleet: 0,
             pollers: 0,
             more_nodes: 0,
+            stubborn: 0,
             burst: 0,
         }
     }
@@ -314,6 +317,7 @@ impl Plan {
         if self.strict && rng.chance(500) {
             self.more_nodes = rng.range(1, 2);
             self.every.moves = rng.range(2_000, 30_000);
+            self.stubborn = u64::from(self.fleet == 0 && rng.chance(500));
         }
         if rng.chance(100) {
             self.burst = rng.range(50, 200);
@@ -329,6 +333,11 @@ impl Plan {
             policy.window.max_tasks = policy.window.max_tasks.max(most);
             policy.window.max_span = policy.window.max_span.max(most * 2);
             policy.window.max_bytes = policy.window.max_bytes.max(1 << 20);
+        }
+        if self.stubborn > 0 {
+            // Some are to run while a shard moves away and comes back.
+            self.tasks.long = self.tasks.long.max(300);
+            self.tasks.longer = self.tasks.longer.max(40_000);
         }
         if self.more_nodes > 0 && self.fleet == 0 {
             // A worker has one session, and does not follow a shard that moves: it must not be missed before the shard comes back, and its time

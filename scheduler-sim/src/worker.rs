@@ -163,6 +163,9 @@ impl World {
         if !worker.is_up || worker.life != life || worker.conns().all(|open| open != conn) {
             return;
         }
+        if self.plan.stubborn > 0 && matches!(told, Some(Told::Moved(_))) {
+            return;
+        }
         let input = told.map_or(Input::Disconnected, Input::Received);
         worker.inputs.push_back(Heard::Over(conn, input));
         if !worker.is_paused {

@@ -67,6 +67,7 @@ knobs! {
         "pollers": 0 pollers,
         "more-nodes": 0 more_nodes,
         "moves": 0 every.moves,
+        "stubborn": 0 stubborn,
         "burst": 0 burst,
         "longer": 0 tasks.longer,
         "store-unavailable": 0 store.unavailable,
