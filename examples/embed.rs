@@ -37,6 +37,7 @@ async fn main() -> anyhow::Result<()> {
         deployment: None,
         definition: None,
         partitions: None,
+        topic: None,
         policy: None,
     };
     if node.pipeline(&path).await.is_err() {

@@ -153,6 +153,17 @@ impl Harness {
         self.leases = leases;
     }
 
+    /// All tasks are done and saved, and nothing else happens for `time`.
+    pub fn idle(&mut self, time: std::time::Duration) {
+        while self.shard.ready() > 0 {
+            self.lease(BATCH.min(self.shard.ready()));
+            self.report();
+        }
+        self.tell(Input::Flush);
+        self.now = self.now + time;
+        self.tell(Input::Tick);
+    }
+
     /// The workers say that they are alive, and 1 ms goes by.
     pub fn pass(&mut self) {
         self.now = self.now + std::time::Duration::from_millis(1);

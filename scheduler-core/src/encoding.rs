@@ -1,10 +1,11 @@
-//! How policies and tasks become bytes, for adapters that keep them and for recordings.
+//! How policies, tasks and what was asked of topics become bytes, for adapters that keep them and for recordings.
 //!
 //! Numbers are varints and strings have their length in front ([`crate::codec`]). Every reader takes any bytes and answers a value or a
 //! [`DecodeError`], and allocates no more than the bytes at hand justify.
 
 mod policy;
 mod task;
+mod topic;
 
 use bytes::Bytes;
 
@@ -13,6 +14,7 @@ use crate::time::Timestamp;
 
 pub use self::policy::{policy, put_policy};
 pub use self::task::{dead_task, parked_task, put_dead_task, put_parked_task, put_spec, spec};
+pub use self::topic::{put_topic_settings, topic_settings};
 
 pub(crate) fn put_timestamp(out: &mut Vec<u8>, value: Timestamp) {
     put_varint(out, value.as_millis());
@@ -52,6 +54,7 @@ mod tests {
     use crate::id::{Attempt, Offset};
     use crate::outcome::{DeadReason, DeadTask, ParkedTask};
     use crate::policy::PipelinePolicy;
+    use crate::port::log::TopicSettings;
     use crate::task::{Priority, TaskOptions, TaskSpec};
 
     fn specs() -> impl Strategy<Value = TaskSpec> {
@@ -113,9 +116,21 @@ mod tests {
         }
 
         #[test]
+        fn what_was_asked_of_a_topic_survives_its_bytes(
+            replication in proptest::option::of(1..=u16::MAX),
+            settings in proptest::collection::btree_map("[a-z.]{1,9}", ".{0,9}", 0..4),
+        ) {
+            let topic = TopicSettings { replication, settings };
+            let mut out = Vec::new();
+            put_topic_settings(&mut out, &topic);
+            prop_assert_eq!(topic_settings(out.into()), Ok(topic));
+        }
+
+        #[test]
         fn no_bytes_make_a_reader_panic(bytes in vec(any::<u8>(), 0..100)) {
             let bytes = Bytes::from(bytes);
             let _ = policy(bytes.clone());
+            let _ = topic_settings(bytes.clone());
             let _ = spec(&mut Reader::new(bytes.clone()));
             let _ = parked_task(&mut Reader::new(bytes.clone()));
             let _ = dead_task(&mut Reader::new(bytes));

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use scheduler_core::id::{Offset, Partition, PipelineId, ShardId};
-//! use scheduler_core::port::log::{ReadLimit, TaskLog, Topic};
+//! use scheduler_core::port::log::{ReadLimit, TaskLog, Topic, TopicSettings};
 //! use scheduler_core::task::TaskSpec;
 //! use scheduler_embedded::{Embedded, EmbeddedConfig};
 //! # fn name(text: &str) -> scheduler_core::name::Name { text.parse().expect("a name") }
@@ -14,7 +14,7 @@
 //! #     client: name("default"), application: name("docs"), pipeline: name("ocr"),
 //! # };
 //! let embedded = Embedded::open(dir.path(), EmbeddedConfig::default())?;
-//! embedded.log.ensure(&Topic { pipeline: PipelineId(1), path, partitions: 1 }).await?;
+//! embedded.log.ensure(&Topic { pipeline: PipelineId(1), path, partitions: 1, settings: TopicSettings::default() }).await?;
 //!
 //! // When this answers, the task is on the disk.
 //! let shard = ShardId::new(PipelineId(1), Partition(0));

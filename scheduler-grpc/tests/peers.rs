@@ -86,12 +86,17 @@ async fn ask_all(node: &dyn PeerGateway) -> Vec<String> {
         }),
         definition: Some(Bytes::new()),
         partitions: Some(4),
+        topic: Some(scheduler_core::port::log::TopicSettings {
+            replication: Some(3),
+            settings: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
+        }),
         policy: Some(policy.clone()),
     };
     let bare = NewPipeline {
         deployment: None,
         definition: None,
         partitions: None,
+        topic: None,
         policy: None,
         ..new.clone()
     };

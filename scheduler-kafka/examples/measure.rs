@@ -42,6 +42,7 @@ fn topic(number: u32, partitions: u32) -> Result<Topic> {
         pipeline: PipelineId(number),
         path,
         partitions,
+        settings: scheduler_core::port::log::TopicSettings::default(),
     })
 }
 

@@ -212,5 +212,6 @@ pub(crate) fn topic_of(pipeline: &Pipeline) -> Topic {
         pipeline: pipeline.id,
         path: pipeline.path.clone(),
         partitions: pipeline.partitions,
+        settings: pipeline.topic.clone(),
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! let me = Caller { client: "default".parse()? };
 //! node.add_client(me.client.clone()).await?;
-//! let new = NewPipeline { name: "double".parse()?, deployment: None, definition: None, partitions: None, policy: None };
+//! let new = NewPipeline { name: "double".parse()?, deployment: None, definition: None, partitions: None, topic: None, policy: None };
 //! let path = node.create_pipeline(&me, &"math".parse()?, new).await?.pipeline.path;
 //!
 //! let worker = tokio::spawn({

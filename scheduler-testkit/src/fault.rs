@@ -198,6 +198,10 @@ impl TaskLog for FaultyLog {
         self.faults.around("ensure", self.inner.ensure(topic)).await
     }
 
+    async fn check(&self, topic: &Topic) -> Result<(), LogError> {
+        self.faults.around("check", self.inner.check(topic)).await
+    }
+
     async fn delete(&self, pipeline: PipelineId) -> Result<(), LogError> {
         self.faults.around("delete", self.inner.delete(pipeline)).await
     }

@@ -18,7 +18,7 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version (
     PRIMARY KEY (version) CLUSTERED)";
 
 /// The statements of each version, from 1. `{ttl}` is ON or OFF.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &[
         "CREATE TABLE IF NOT EXISTS catalog_version (
         id TINYINT UNSIGNED NOT NULL,
@@ -142,6 +142,7 @@ const STEPS: [&[&str]; 2] = [
         TTL = expire_on + INTERVAL 1 DAY TTL_ENABLE = '{ttl}' TTL_JOB_INTERVAL = '24h'",
     ],
     &["ALTER TABLE pipeline ADD COLUMN IF NOT EXISTS key_partitions INT UNSIGNED NULL AFTER partitions"],
+    &["ALTER TABLE pipeline ADD COLUMN IF NOT EXISTS topic BLOB NULL AFTER key_partitions"],
 ];
 
 /// Brings the tables to the newest version; of nodes that start together one does it, and the others wait.

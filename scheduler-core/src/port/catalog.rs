@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::log::TopicSettings;
 use super::store::StoreError;
 use crate::id::{Partition, PipelineId};
 use crate::key::KeyHash;
@@ -65,6 +66,8 @@ pub struct Pipeline {
     pub partitions: u32,
     /// Tasks with idempotency keys lie in the first so many of them: as many as it was made with, so that a key's partition never changes.
     pub key_partitions: u32,
+    /// What was asked of its topic when it was made.
+    pub topic: TopicSettings,
     /// What its shards go by.
     pub policy: PipelinePolicy,
     /// Whether its tasks wait until it is resumed.

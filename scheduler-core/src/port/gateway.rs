@@ -14,6 +14,7 @@ use futures_core::Stream;
 use super::BoxError;
 use super::catalog::{Application, Pipeline};
 use super::deploy::Rollout;
+use super::log::TopicSettings;
 use crate::id::{Attempt, Epoch, LeaseToken, Offset, Partition, PipelineId, ShardId, TaskId, WorkerId};
 use crate::name::{Name, PipelinePath};
 use crate::outcome::{AttemptOutcome, DeadReason, DeadTask};
@@ -127,6 +128,8 @@ pub struct NewPipeline {
     pub definition: Option<Bytes>,
     /// How many partitions its log has; the node's default if not said.
     pub partitions: Option<u32>,
+    /// What else is asked of its topic; as the log is configured if not said.
+    pub topic: Option<TopicSettings>,
     /// What its shards go by; the chart's or the default if not said.
     pub policy: Option<PipelinePolicy>,
 }

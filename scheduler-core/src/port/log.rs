@@ -1,5 +1,6 @@
 //! The task log: the durable, partitioned queue of every pipeline.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -18,6 +19,17 @@ pub struct Topic {
     pub path: PipelinePath,
     /// How many partitions; at least 1. May grow, never shrink.
     pub partitions: u32,
+    /// What else is asked of it.
+    pub settings: TopicSettings,
+}
+
+/// What is asked of a topic when it is made, beside its partitions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TopicSettings {
+    /// Copies of each partition, at least 1; as the log is configured if not said.
+    pub replication: Option<u16>,
+    /// Settings by their names, in the words of the log, over those that it is configured with.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The part of a partition that can be read.
@@ -62,7 +74,10 @@ pub struct ReadLimit {
 /// - A log bounds what it buffers: over it, `append` waits, and answers [`LogError::Overloaded`] when the wait would be long.
 #[async_trait]
 pub trait TaskLog: fmt::Debug + Send + Sync + 'static {
-    /// Makes sure that the topic exists with at least so many partitions. Repeating it is safe.
+    /// Whether a topic could be made as it is asked for; makes nothing. [`LogError::Refused`] names what cannot be.
+    async fn check(&self, topic: &Topic) -> Result<(), LogError>;
+
+    /// Makes sure that the topic exists with at least so many partitions; one that exists keeps its settings. Repeating it is safe.
     async fn ensure(&self, topic: &Topic) -> Result<(), LogError>;
 
     /// Deletes the topic and all its records. Deleting one that does not exist succeeds.
@@ -109,6 +124,14 @@ pub enum LogError {
     /// There is no such topic or partition.
     #[error("there is no log of {0}")]
     NotFound(ShardId),
+    /// A topic cannot be made so.
+    #[error("{field} {problem}")]
+    Refused {
+        /// What was asked for: `replication`, or `topic_settings.` and a name.
+        field: String,
+        /// What is wrong with it, and what it may be.
+        problem: String,
+    },
     /// A task is larger than the log takes.
     #[error("a task of {bytes} bytes is larger than the {limit} bytes that the log takes")]
     TooLarge {

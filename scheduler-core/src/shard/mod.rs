@@ -40,6 +40,7 @@ mod parked;
 mod ready;
 mod recovery;
 mod relief;
+mod rest;
 mod ring;
 mod save;
 mod slab;
@@ -450,6 +451,7 @@ impl Shard {
             self.wheel.next_due(),
             self.save_due(),
             self.doubt_due(),
+            self.rest_due(),
             grace,
             parked,
         ]

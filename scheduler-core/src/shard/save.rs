@@ -95,6 +95,16 @@ impl Unsaved {
         self.finished.push(task);
     }
 
+    /// Gives back room; everything is saved.
+    pub(super) fn rest(&mut self) {
+        self.finished.shrink_to_fit();
+        self.dead.shrink_to_fit();
+        self.unparked.shrink_to_fit();
+        self.keys.shrink_to_fit();
+        self.revived.shrink_to_fit();
+        self.rows.shrink_to_fit();
+    }
+
     fn ended(&self) -> usize {
         self.finished.len() + self.dead.len()
     }

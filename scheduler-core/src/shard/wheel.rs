@@ -68,6 +68,12 @@ impl Wheel {
         );
     }
 
+    /// Gives back the room for ids; no timer is armed.
+    pub(super) fn rest(&mut self) {
+        debug_assert!(self.armed == 0, "a timer is armed");
+        self.links = Vec::new();
+    }
+
     /// Arms the timer of `id`, or moves it.
     pub(super) fn arm(&mut self, id: u32, at: Timestamp) {
         self.disarm(id);

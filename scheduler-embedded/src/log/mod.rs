@@ -244,6 +244,23 @@ fn gone() -> LogError {
 
 #[async_trait]
 impl TaskLog for EmbeddedLog {
+    async fn check(&self, topic: &Topic) -> Result<(), LogError> {
+        let refused = |field, problem| Err(LogError::Refused { field, problem });
+        if let Some(copies) = topic.settings.replication.filter(|copies| *copies > 1) {
+            let problem = format!(
+                "is {copies}; the embedded log keeps one copy: leave it out, or run the server on Kafka"
+            );
+            return refused("replication".to_owned(), problem);
+        }
+        match topic.settings.settings.keys().next() {
+            Some(name) => refused(
+                format!("topic_settings.{name}"),
+                "is a setting of Kafka's; the embedded log has none: leave it out".to_owned(),
+            ),
+            None => Ok(()),
+        }
+    }
+
     async fn ensure(&self, topic: &Topic) -> Result<(), LogError> {
         let (pipeline, partitions) = (topic.pipeline, topic.partitions.max(1));
         if self

@@ -5,13 +5,16 @@ use scheduler_core::encoding;
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::{Deployment, Pipeline, Replicas};
+use scheduler_core::port::log::TopicSettings;
 
 use crate::codec::{Decoder, Encode};
 use crate::error::Corrupt;
 
-/// Before it, keys lay in as many partitions as there were.
-const WITHOUT_KEYS: u8 = 1;
-const VERSION: u8 = 2;
+/// Before it keys lay in as many partitions as there were.
+const WITH_KEYS: u8 = 2;
+/// Before it nothing was asked of topics.
+const WITH_TOPIC: u8 = 3;
+const VERSION: u8 = WITH_TOPIC;
 
 pub(crate) fn decode_name(from: &mut Decoder) -> Result<Name, Corrupt> {
     from.text()?.parse().map_err(|_| Corrupt("a name"))
@@ -25,6 +28,7 @@ pub(crate) fn encode_pipeline(pipeline: &Pipeline) -> Vec<u8> {
         created_at,
         partitions,
         key_partitions,
+        topic,
         policy,
         paused,
         definition,
@@ -41,6 +45,9 @@ pub(crate) fn encode_pipeline(pipeline: &Pipeline) -> Vec<u8> {
     out.timestamp(*created_at);
     out.number((*partitions).into());
     out.number((*key_partitions).into());
+    let mut asked = Vec::new();
+    encoding::put_topic_settings(&mut asked, topic);
+    out.bytes(&asked);
     out.byte((*paused).into());
     out.byte((*deleting).into());
     out.bytes(definition);
@@ -65,7 +72,7 @@ pub(crate) fn encode_pipeline(pipeline: &Pipeline) -> Vec<u8> {
 pub(crate) fn decode_pipeline(value: Bytes) -> Result<Pipeline, Corrupt> {
     let mut from = Decoder::new(value);
     let row_version = from.u8()?;
-    if !(WITHOUT_KEYS..=VERSION).contains(&row_version) {
+    if !(1..=VERSION).contains(&row_version) {
         return Err(Corrupt("a pipeline's row of a known version"));
     }
     let id = PipelineId(from.u32()?);
@@ -83,10 +90,15 @@ pub(crate) fn decode_pipeline(value: Bytes) -> Result<Pipeline, Corrupt> {
         version,
         created_at,
         partitions,
-        key_partitions: if row_version == WITHOUT_KEYS {
-            partitions
-        } else {
+        key_partitions: if row_version >= WITH_KEYS {
             from.u32()?
+        } else {
+            partitions
+        },
+        topic: if row_version >= WITH_TOPIC {
+            encoding::topic_settings(from.bytes()?).map_err(|_| Corrupt("what was asked of a topic"))?
+        } else {
+            TopicSettings::default()
         },
         paused: from.bool()?,
         deleting: from.bool()?,
@@ -113,10 +125,10 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn keys_of_a_pipeline_that_was_kept_before_lie_in_all_the_partitions_that_it_had() {
+    /// A row as a version before has written it.
+    fn row(version: u8) -> Bytes {
         let mut row = Vec::new();
-        row.byte(WITHOUT_KEYS);
+        row.byte(version);
         row.number(7);
         for name in ["acme", "docs", "ocr"] {
             row.bytes(name.as_bytes());
@@ -124,17 +136,30 @@ mod tests {
         row.number(3);
         row.timestamp(scheduler_core::time::Timestamp::from_millis(11));
         row.number(5);
+        if version >= WITH_KEYS {
+            row.number(2);
+        }
         row.byte(0);
         row.byte(0);
         row.bytes(b"{}");
         row.byte(0);
         encoding::put_policy(&mut row, &PipelinePolicy::default());
-        let pipeline = decode_pipeline(row.into()).unwrap();
-        assert_eq!((pipeline.partitions, pipeline.key_partitions), (5, 5));
-        assert_eq!(pipeline.definition, "{}");
-        assert_eq!(
-            decode_pipeline(encode_pipeline(&pipeline).into()).unwrap(),
-            pipeline
-        );
+        row.into()
+    }
+
+    #[test]
+    fn rows_of_versions_before_are_read() {
+        // Keys lie in all the partitions that a pipeline had when nobody counted those of keys.
+        for (version, key_partitions) in [(1, 5), (2, 2)] {
+            let pipeline = decode_pipeline(row(version)).unwrap();
+            assert_eq!(
+                (pipeline.partitions, pipeline.key_partitions),
+                (5, key_partitions)
+            );
+            assert_eq!(pipeline.topic, TopicSettings::default());
+            assert_eq!(pipeline.definition, "{}");
+            let written = encode_pipeline(&pipeline);
+            assert_eq!(decode_pipeline(written.into()).unwrap(), pipeline);
+        }
     }
 }

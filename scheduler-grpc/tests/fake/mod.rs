@@ -20,6 +20,7 @@ use scheduler_core::outcome::{DeadReason, DeadTask};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas};
 use scheduler_core::port::gateway::*;
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::TaskSpec;
 use scheduler_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -134,6 +135,7 @@ impl FakeGateway {
                 created_at: Timestamp::from_millis(1),
                 partitions: 1,
                 key_partitions: 1,
+                topic: TopicSettings::default(),
                 policy: PipelinePolicy::default(),
                 paused: false,
                 definition: Bytes::from_static(b"{}"),

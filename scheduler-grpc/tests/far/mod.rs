@@ -22,6 +22,7 @@ use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas}
 use scheduler_core::port::cluster::PeerGateway;
 use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::*;
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
 use scheduler_core::time::Timestamp;
 use scheduler_grpc::node::ClusterSecret;
@@ -117,6 +118,7 @@ fn pipeline() -> PipelineView {
             created_at: Timestamp::from_millis(3),
             partitions: 4,
             key_partitions: 3,
+            topic: TopicSettings::default(),
             policy,
             paused: true,
             definition: Bytes::from_static(b"\xff\x00"),

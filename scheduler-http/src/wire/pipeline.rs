@@ -1,5 +1,7 @@
 //! Pipelines.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use scheduler_core::name::Name;
 use scheduler_core::policy::PipelinePolicy;
@@ -8,6 +10,7 @@ use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
 };
+use scheduler_core::port::log::TopicSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -83,6 +86,12 @@ pub(crate) struct NewPipelineBody {
     /// How many partitions its log has: how far it spreads over nodes. The server's default if not said; it can grow, not shrink.
     #[schema(nullable = false, minimum = 1)]
     partitions: Option<u32>,
+    /// How many copies of each partition its Kafka topic has. The server's default if not said; it cannot be changed here later.
+    #[schema(nullable = false, minimum = 1)]
+    replication: Option<u16>,
+    /// Settings of its Kafka topic, such as `{"min.insync.replicas": "2"}`, over those of the server; they cannot be changed here later.
+    #[schema(nullable = false)]
+    topic_settings: Option<BTreeMap<String, String>>,
     /// What its tasks go by; what is not said has its default.
     #[schema(nullable = false)]
     policy: Option<PolicyBody>,
@@ -121,6 +130,7 @@ impl NewPipelineBody {
                 self.params.as_deref(),
             )?,
             partitions: checked_partitions(self.partitions)?,
+            topic: topic(self.replication, self.topic_settings)?,
             policy,
         })
     }
@@ -252,6 +262,21 @@ fn checked_partitions(partitions: Option<u32>) -> Result<Option<u32>, Problem> {
     }
 }
 
+/// What is asked of a topic, if anything is. Whether it can be had is the log's to say.
+fn topic(
+    replication: Option<u16>,
+    settings: Option<BTreeMap<String, String>>,
+) -> Result<Option<TopicSettings>, Problem> {
+    if replication == Some(0) {
+        return Err(Problem::invalid("replication", "must be at least 1"));
+    }
+    let topic = TopicSettings {
+        replication,
+        settings: settings.unwrap_or_default(),
+    };
+    Ok(Some(topic).filter(|topic| *topic != TopicSettings::default()))
+}
+
 fn object_of_values(values: &RawValue) -> Result<Bytes, Problem> {
     if values.get().starts_with('{') {
         Ok(Bytes::copy_from_slice(values.get().as_bytes()))
@@ -318,6 +343,13 @@ pub(crate) struct PipelineBody {
     deleting: bool,
     /// How many partitions its log has.
     partitions: u32,
+    /// What was asked of its Kafka topic: copies of each partition. Absent if that is the server's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replication: Option<u16>,
+    /// Settings that were asked for. Absent if none were.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    topic_settings: BTreeMap<String, String>,
     /// Where the chart of its workers is; absent if they come by themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     chart: Option<String>,
@@ -376,6 +408,8 @@ impl From<PipelineView> for PipelineBody {
             paused: pipeline.paused,
             deleting: pipeline.deleting,
             partitions: pipeline.partitions,
+            replication: pipeline.topic.replication,
+            topic_settings: pipeline.topic.settings,
             chart,
             values,
             replicas,

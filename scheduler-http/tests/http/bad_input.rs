@@ -168,6 +168,12 @@ async fn a_pipeline_to_create_is_checked() {
             "replicas.mix",
         ),
         (r#"{"name":"ocr","partitions":0}"#, "partitions"),
+        (r#"{"name":"ocr","replication":0}"#, "replication"),
+        (r#"{"name":"ocr","replication":70000}"#, "replication"),
+        (
+            r#"{"name":"ocr","topic_settings":{"min.insync.replicas":2}}"#,
+            "topic_settings.min.insync.replicas",
+        ),
         (r#"{"name":"ocr","partitions":-1}"#, "partitions"),
         (r#"{"name":"ocr","pipeline":{}}"#, "pipeline"),
         (r#"{"name":"ocr","pipeline":[],"commands":[]}"#, "commands"),

@@ -19,6 +19,7 @@ use scheduler_core::port::gateway::{
     PageCursor, PipelineChange, PipelineCounts, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter,
     TaskState, TaskStream, TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
 };
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
 use scheduler_core::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
@@ -129,6 +130,7 @@ impl FakeGateway {
                 created_at: Timestamp::from_millis(1_000),
                 partitions: 4,
                 key_partitions: 4,
+                topic: TopicSettings::default(),
                 policy: PipelinePolicy::default(),
                 paused: false,
                 definition: Bytes::from_static(br#"{"pipeline":[{"executor":"wget","commands":["a"]}]}"#),

@@ -1,5 +1,6 @@
 //! What each endpoint asks of the gateway, and what it answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,7 @@ use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{
     DeadSelection, NewDeployment, NewPipeline, PageCursor, PipelineChange, TaskFilter, TaskState,
 };
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
 use serde_json::json;
 
@@ -80,6 +82,7 @@ async fn a_pipeline_is_created_from_a_chart() {
         }),
         definition: None,
         partitions: None,
+        topic: None,
         policy: None,
     };
     assert_eq!(
@@ -92,6 +95,7 @@ async fn a_pipeline_is_created_from_a_chart() {
 async fn everything_about_a_pipeline_can_be_said_when_it_is_created() {
     let world = World::new();
     let body = r#"{"name":"ocr","chart":"charts/ocr","values":{"b": 2},"replicas":{"min":0,"max":9},"partitions":8,
+        "replication":3,"topic_settings":{"min.insync.replicas":"2"},
         "pipeline":[{"executor":"wget", "commands":["wget {{url}}"]}],"params":{"url":{"type":"string"}},
         "policy":{"retry":{"max_attempts":3},"timeouts":{"run":"1h30m","total":"2h"},"window":{"max_bytes":"1MiB"}}}"#;
     let created = world.post("/api/applications/myname/pipelines", body).await;
@@ -113,6 +117,10 @@ async fn everything_about_a_pipeline_can_be_said_when_it_is_created() {
             br#"{"pipeline":[{"executor":"wget", "commands":["wget {{url}}"]}],"params":{"url":{"type":"string"}}}"#,
         )),
         partitions: Some(8),
+        topic: Some(TopicSettings {
+            replication: Some(3),
+            settings: BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
+        }),
         policy: Some(policy),
     };
     assert_eq!(

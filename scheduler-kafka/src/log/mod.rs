@@ -5,6 +5,7 @@ pub mod headers;
 pub(crate) mod name;
 pub(crate) mod read;
 pub(crate) mod record;
+mod settings;
 mod topics;
 mod truncate;
 mod writer;
@@ -71,6 +72,10 @@ impl KafkaLog {
 
 #[async_trait]
 impl TaskLog for KafkaLog {
+    async fn check(&self, topic: &Topic) -> Result<(), LogError> {
+        self.topics.check(topic).await
+    }
+
     async fn ensure(&self, topic: &Topic) -> Result<(), LogError> {
         self.topics.ensure(topic).await
     }

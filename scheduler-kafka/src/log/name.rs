@@ -62,6 +62,7 @@ mod tests {
                 pipeline: name,
             },
             partitions: 1,
+            settings: scheduler_core::port::log::TopicSettings::default(),
         }
     }
 

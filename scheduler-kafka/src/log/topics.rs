@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::name::TopicNames;
+use super::settings;
 use crate::config::{KafkaConfig, millis};
 use crate::context::Plain;
 use crate::error::{Problem, about, blocking, is_missing, late, unavailable};
@@ -111,7 +112,7 @@ impl Topics {
             return Ok(());
         }
         let name = self.names.of(topic);
-        self.create(&name, wanted).await?;
+        self.create(&name, topic).await?;
         self.write(|table| table.deleted.remove(&topic.pipeline));
 
         // The controller has it; that the brokers have it too may take a moment.
@@ -143,10 +144,42 @@ impl Topics {
         }
     }
 
-    async fn create(&self, name: &str, partitions: u32) -> Result<(), LogError> {
-        let replication = TopicReplication::Fixed(self.config.replication.into());
+    /// Whether the topic could be made as asked; makes nothing.
+    pub(crate) async fn check(&self, topic: &Topic) -> Result<(), LogError> {
+        settings::check(&topic.settings, self.config.replication)?;
+        let name = self.names.of(topic);
+        match self
+            .try_create(&name, topic, &self.options().validate_only(true))
+            .await?
+        {
+            None | Some(Code::TopicAlreadyExists) => Ok(()),
+            Some(Code::InvalidReplicationFactor) => {
+                let brokers = self.metadata(Some(name)).await?.brokers().len();
+                Err(settings::too_many_copies(&topic.settings, brokers))
+            }
+            Some(Code::InvalidConfig) => Err(settings::unknown_value(&topic.settings)),
+            Some(code) => Err(refused("checking", &name, code)),
+        }
+    }
+
+    async fn create(&self, name: &str, topic: &Topic) -> Result<(), LogError> {
+        match self.try_create(name, topic, &self.options()).await? {
+            None | Some(Code::TopicAlreadyExists) => Ok(()),
+            Some(code) => Err(refused("creating", name, code)),
+        }
+    }
+
+    async fn try_create(
+        &self,
+        name: &str,
+        asked: &Topic,
+        options: &AdminOptions,
+    ) -> Result<Option<Code>, LogError> {
+        let replication = asked.settings.replication.map(i32::from);
+        let replication = replication.unwrap_or(self.config.replication.into());
+        let partitions = count(asked.partitions.max(1))?;
         let limit = self.config.max_message_bytes().to_string();
-        let mut topic = NewTopic::new(name, count(partitions)?, replication)
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
             .set("cleanup.policy", "delete")
             .set("retention.ms", "-1")
             .set("retention.bytes", "-1")
@@ -155,15 +188,12 @@ impl Topics {
             // Truncation frees whole segments.
             .set("segment.bytes", "67108864")
             .set("max.message.bytes", &limit);
-        for (key, value) in &self.config.topic_settings {
+        let configured = self.config.topic_settings.iter().map(|(key, value)| (key, value));
+        for (key, value) in configured.chain(&asked.settings.settings) {
             topic.config.retain(|(set, _)| set != key);
             topic = topic.set(key, value);
         }
-        let result = self.admin.create_topics([&topic], &self.options()).await;
-        match outcome(result)? {
-            None | Some(Code::TopicAlreadyExists) => Ok(()),
-            Some(code) => Err(refused("creating", name, code)),
-        }
+        outcome(self.admin.create_topics([&topic], options).await)
     }
 
     async fn grow(&self, name: &str, partitions: u32) -> Result<(), LogError> {

@@ -14,7 +14,7 @@ use scheduler_core::port::gateway::{
     AdminApi, ApiError, Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad,
     PipelineView,
 };
-use scheduler_core::port::log::Bounds;
+use scheduler_core::port::log::{Bounds, Topic, TopicSettings};
 use scheduler_pipeline::PipelineDefinition;
 use tracing::{info, warn};
 
@@ -306,6 +306,17 @@ impl LocalNode {
             .or(facts.definition)
             .map(|definition| check_definition(&definition));
         let definition = definition.transpose()?.unwrap_or_default();
+        let topic = new.topic.unwrap_or_default();
+        if topic != TopicSettings::default() {
+            let wanted = Topic {
+                // It has no number yet.
+                pipeline: PipelineId(0),
+                path: path.clone(),
+                partitions,
+                settings: topic.clone(),
+            };
+            self.inner.log.check(&wanted).await.map_err(error::of_log)?;
+        }
         match self.application_of(caller, application) {
             Ok(_) => (),
             Err(_) if self.inner.config.create_applications => {
@@ -323,6 +334,7 @@ impl LocalNode {
             created_at: self.inner.clock.now(),
             partitions,
             key_partitions: partitions,
+            topic,
             policy,
             paused: false,
             definition,

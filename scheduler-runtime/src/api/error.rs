@@ -24,6 +24,7 @@ pub(crate) fn of_log(error: LogError) -> ApiError {
             "params",
             format!("has {bytes} bytes; the log takes at most {limit}"),
         ),
+        LogError::Refused { field, problem } => ApiError::Invalid { field, problem },
         LogError::Overloaded => ApiError::Overloaded {
             problem: "too many tasks are waiting to be written".into(),
             retry_after: RETRY_AFTER,

@@ -146,6 +146,7 @@ async fn create_with(node: &Node, name: &str, partitions: u32, policy: PipelineP
         deployment: None,
         definition: None,
         partitions: Some(partitions),
+        topic: None,
         policy: Some(policy),
     };
     let created = soon(node.create_pipeline(&me(), &"app".parse().unwrap(), new)).await;

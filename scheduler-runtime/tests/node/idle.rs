@@ -5,6 +5,7 @@ use scheduler_core::id::PipelineId;
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Catalog as _, Client, Pipeline};
 use scheduler_core::port::gateway::{TaskApi as _, WorkerApi as _};
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::time::Timestamp;
 use scheduler_testkit::fault::Fault;
 
@@ -33,6 +34,7 @@ async fn world(pipelines: usize) -> World {
             created_at,
             partitions: 1,
             key_partitions: 1,
+            topic: TopicSettings::default(),
             policy: PipelinePolicy::default(),
             paused: false,
             definition: Bytes::new(),

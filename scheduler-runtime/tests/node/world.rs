@@ -55,6 +55,7 @@ pub(crate) fn new_pipeline(name: &str) -> NewPipeline {
         deployment: None,
         definition: None,
         partitions: None,
+        topic: None,
         policy: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The contract of [`Catalog`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use scheduler_core::policy::{PipelinePolicy, RetryPolicy, Timeouts};
 use scheduler_core::port::catalog::{
     ApiKey, ApiKeyHash, Application, Catalog, CatalogError, Client, Deployment, Pipeline, Replicas,
 };
+use scheduler_core::port::log::TopicSettings;
 
 use super::{StoreWorld, at, name};
 
@@ -62,6 +64,10 @@ pub(super) fn pipeline(application: &str, pipeline: &str) -> Pipeline {
         created_at: at(7),
         partitions: 4,
         key_partitions: 3,
+        topic: TopicSettings {
+            replication: Some(3),
+            settings: BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
+        },
         policy: PipelinePolicy::default(),
         paused: false,
         definition: "{}".into(),

@@ -42,7 +42,7 @@ use scheduler_core::id::{CheckpointId, NodeId, Offset, Partition, PipelineId, Sh
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::Catalog;
 use scheduler_core::port::cluster::ClusterStore;
-use scheduler_core::port::log::{TaskLog, Topic};
+use scheduler_core::port::log::{TaskLog, Topic, TopicSettings};
 use scheduler_core::port::store::{Archive, CheckpointStore, Saved};
 use scheduler_core::time::Timestamp;
 
@@ -114,6 +114,7 @@ pub fn topic(pipeline: u32, partitions: u32) -> Topic {
         pipeline: PipelineId(pipeline),
         path,
         partitions,
+        settings: TopicSettings::default(),
     }
 }
 

@@ -96,6 +96,10 @@ impl MemoryLog {
 
 #[async_trait]
 impl TaskLog for MemoryLog {
+    async fn check(&self, _topic: &Topic) -> Result<(), LogError> {
+        Ok(())
+    }
+
     async fn ensure(&self, topic: &Topic) -> Result<(), LogError> {
         let mut state = lock(&self.state);
         let start = state.bases.get(&topic.pipeline).copied().unwrap_or_default();

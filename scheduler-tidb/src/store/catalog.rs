@@ -249,11 +249,13 @@ async fn remove_application(connection: &mut MySqlConnection, client: &Name, nam
 async fn put_pipeline(write: &mut Write<'_>, pipeline: &Pipeline) -> Done<()> {
     let mut policy = Vec::new();
     encoding::put_policy(&mut policy, &pipeline.policy);
+    let mut topic = Vec::new();
+    encoding::put_topic_settings(&mut topic, &pipeline.topic);
     let deployment = pipeline.deployment.as_ref();
     sqlx::query(
-        "REPLACE INTO pipeline (id, client, application, name, version, created_at, partitions, key_partitions, paused, deleting, \
+        "REPLACE INTO pipeline (id, client, application, name, version, created_at, partitions, key_partitions, topic, paused, deleting, \
          policy, definition, chart, chart_values, min_replicas, max_replicas, changed) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(pipeline.id.0)
     .bind(bytes(&pipeline.path.client))
@@ -263,6 +265,7 @@ async fn put_pipeline(write: &mut Write<'_>, pipeline: &Pipeline) -> Done<()> {
     .bind(pipeline.created_at.as_millis())
     .bind(pipeline.partitions)
     .bind(pipeline.key_partitions)
+    .bind(topic)
     .bind(pipeline.paused)
     .bind(pipeline.deleting)
     .bind(policy)
@@ -372,6 +375,7 @@ fn pipeline(row: &MySqlRow) -> Done<Pipeline> {
     let partitions: u32 = row.try_get("partitions")?;
     // Who wrote it may not have known of them yet.
     let key_partitions: Option<u32> = row.try_get("key_partitions")?;
+    let topic: Option<Vec<u8>> = row.try_get("topic")?;
     Ok(Pipeline {
         id: PipelineId(id),
         path: PipelinePath {
@@ -383,6 +387,8 @@ fn pipeline(row: &MySqlRow) -> Done<Pipeline> {
         created_at: Timestamp::from_millis(row.try_get("created_at")?),
         partitions,
         key_partitions: key_partitions.unwrap_or(partitions),
+        topic: encoding::topic_settings(topic.unwrap_or_default().into())
+            .map_err(damaged(format!("what was asked of the topic of pipeline {id}")))?,
         policy: encoding::policy(policy.into()).map_err(damaged(format!("the policy of pipeline {id}")))?,
         paused: row.try_get("paused")?,
         definition: definition.into(),

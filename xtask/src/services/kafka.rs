@@ -277,6 +277,43 @@ mod tests {
         }
     }
 
+    /// What the image makes a property of, as its documents say: `KAFKA_`, capitals, and a line for each dot.
+    fn variable(property: &str) -> String {
+        format!("KAFKA_{}", property.to_uppercase().replace('.', "_"))
+    }
+
+    #[test]
+    fn the_broker_for_docker_is_the_same_as_ours() {
+        let compose = include_str!("../../../compose.yaml");
+        assert!(compose.contains(&format!("image: apache/kafka:{VERSION}\n")));
+        let (major, _) = super::super::tidb::VERSION.split_once('-').unwrap();
+        assert!(compose.contains(&format!("image: pingcap/tidb:v{major}.")));
+        let said: std::collections::BTreeMap<&str, &str> = compose
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "))
+            .map(|(name, value)| (name, value.trim_matches('"')))
+            .collect();
+        let ours = properties(Path::new("/run/x"), 1, &cluster(1, 0), &[]);
+        // Names and data are a container's own.
+        let own = ["log.dirs", "controller.quorum.voters", "listeners"];
+        let mut known = Vec::new();
+        for (property, value) in ours.lines().filter_map(|line| line.split_once('=')) {
+            let variable = variable(property);
+            if !own.contains(&property) {
+                assert_eq!(said.get(variable.as_str()), Some(&value), "{variable}");
+            }
+            known.push(variable);
+        }
+        // The image reads it, as the broker's start script does.
+        known.push("KAFKA_HEAP_OPTS".to_owned());
+        for name in said.keys().filter(|name| name.starts_with("KAFKA_")) {
+            assert!(
+                known.iter().any(|known| known == name),
+                "{name} is no property of ours"
+            );
+        }
+    }
+
     #[test]
     fn the_brokers_of_an_answer_are_counted() {
         let mut answer = Vec::new();

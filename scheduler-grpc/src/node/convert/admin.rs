@@ -10,6 +10,7 @@ use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad, PipelineView,
 };
+use scheduler_core::port::log::TopicSettings;
 use scheduler_core::time::Timestamp;
 use scheduler_proto::api::Counts;
 use scheduler_proto::node as wire;
@@ -56,6 +57,16 @@ fn policy(bytes: Bytes) -> Decoded<PipelinePolicy> {
     encoding::policy(bytes).map_err(|_| Malformed("policy"))
 }
 
+fn put_topic(topic: &TopicSettings) -> Bytes {
+    let mut out = Vec::new();
+    encoding::put_topic_settings(&mut out, topic);
+    out.into()
+}
+
+fn topic(bytes: Bytes) -> Decoded<TopicSettings> {
+    encoding::topic_settings(bytes).map_err(|_| Malformed("topic"))
+}
+
 fn put_new_deployment(new: NewDeployment) -> wire::NewDeployment {
     wire::NewDeployment {
         chart: new.chart,
@@ -86,6 +97,7 @@ pub(in crate::node) fn put_new_pipeline(
         definition: new.definition,
         partitions: new.partitions,
         policy: new.policy.as_ref().map(put_policy),
+        topic: new.topic.as_ref().map(put_topic),
     }
 }
 
@@ -96,6 +108,7 @@ pub(in crate::node) fn new_pipeline(new: wire::NewPipeline) -> Decoded<(Caller, 
         deployment: new.deployment.map(new_deployment),
         definition: new.definition,
         partitions: new.partitions,
+        topic: new.topic.map(topic).transpose()?,
         policy: new.policy.map(policy).transpose()?,
     };
     Ok((caller, application, new))
@@ -199,6 +212,7 @@ fn put_pipeline(pipeline: Pipeline) -> wire::Pipeline {
         }),
         deleting: pipeline.deleting,
         key_partitions: pipeline.key_partitions,
+        topic: put_topic(&pipeline.topic),
     }
 }
 
@@ -213,6 +227,7 @@ fn pipeline(pipeline: wire::Pipeline) -> Decoded<Pipeline> {
             0 => pipeline.partitions,
             some => some,
         },
+        topic: topic(pipeline.topic)?,
         policy: policy(pipeline.policy)?,
         paused: pipeline.paused,
         definition: pipeline.definition,

@@ -1,5 +1,6 @@
 //! Applications, pipelines and policies.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineView,
 };
+use scheduler_core::port::log::TopicSettings;
 use scheduler_proto::api as wire;
 use tonic::Status;
 
@@ -54,11 +56,28 @@ pub(crate) fn new_pipeline(request: wire::CreatePipelineRequest) -> Result<NewPi
         deployment,
         definition: said(request.definition),
         partitions: request.partitions,
+        topic: topic(request.replication, request.topic_settings)?,
         policy: request
             .policy
             .map(|policy| apply_policy(&policy, PipelinePolicy::default()))
             .transpose()?,
     })
+}
+
+/// What is asked of a topic, if anything is.
+fn topic(
+    replication: Option<u32>,
+    settings: HashMap<String, String>,
+) -> Result<Option<TopicSettings>, Status> {
+    let count = |copies| {
+        let copies = u16::try_from(copies).ok().filter(|copies| *copies > 0);
+        copies.ok_or_else(|| invalid("replication", "must be 1 to 65535"))
+    };
+    let topic = TopicSettings {
+        replication: replication.map(count).transpose()?,
+        settings: settings.into_iter().collect(),
+    };
+    Ok(Some(topic).filter(|topic| *topic != TopicSettings::default()))
 }
 
 /// A change of a pipeline that is `now` so.
@@ -244,6 +263,8 @@ pub(crate) fn pipeline(view: &PipelineView) -> wire::Pipeline {
         rollout: view.rollout.as_ref().map(rollout),
         counts: Some(counts(view.counts)),
         problems: view.problems.clone(),
+        replication: pipeline.topic.replication.map(u32::from),
+        topic_settings: pipeline.topic.settings.clone().into_iter().collect(),
     }
 }
 
