@@ -142,8 +142,8 @@ impl Oracle {
     }
 
     /// Whoever wanted it is told that it is done.
-    pub(crate) fn cancel_is_saved(&mut self, partition: Partition, offset: Offset) {
-        self.cancelled.saved(partition, offset);
+    pub(crate) fn cancel_is_saved(&mut self, partition: Partition, offset: Offset, epoch: Epoch) {
+        self.cancelled.saved(partition, offset, epoch);
     }
 
     pub(crate) fn node_gone(&mut self, node: usize) {

@@ -380,7 +380,7 @@ impl World {
         let done = hosted.waiting.extract_if(.., |(wanted, _)| *wanted <= id);
         for (_, waiter) in done.collect::<Vec<_>>() {
             match waiter {
-                Waiter::Change(request) => self.change_is_saved(&request),
+                Waiter::Change(request) => self.change_is_saved(index, &request),
                 Waiter::Report(call, lease, is_promise) => {
                     self.polled_report_is_saved(call, lease, is_promise);
                 }

@@ -127,14 +127,19 @@ impl World {
             Change::Redrive => (),
         }
         if shard.is_saved() {
-            return self.change_is_saved(&request);
+            return self.change_is_saved(index, &request);
         }
         self.durable(index, now, partition, Waiter::Change(request));
     }
 
-    pub(super) fn change_is_saved(&mut self, request: &Request) {
-        if request.change == Change::Cancel {
-            self.oracle.cancel_is_saved(request.partition, request.offset);
+    pub(super) fn change_is_saved(&mut self, index: usize, request: &Request) {
+        let shard = self.nodes[index].machine.shard(request.partition);
+        if request.change == Change::Cancel
+            && let Some(shard) = shard
+        {
+            let epoch = shard.tenure().epoch;
+            self.oracle
+                .cancel_is_saved(request.partition, request.offset, epoch);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Promise 3, of those who change their minds: once a cancellation is answered the task is not tried again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler_core::id::{Epoch, LeaseToken, Offset, Partition};
 
@@ -10,8 +10,8 @@ pub(super) struct Cancelled {
     asked: BTreeSet<(Partition, Offset)>,
     /// What an owner has taken note of.
     told: BTreeSet<(Partition, Offset, Epoch)>,
-    /// What is saved, so that every later owner must know.
-    saved: BTreeSet<(Partition, Offset)>,
+    /// What is saved, and under which epoch: every later owner must know. One that was replaced does not.
+    saved: BTreeMap<(Partition, Offset), Epoch>,
 }
 
 impl Cancelled {
@@ -23,8 +23,8 @@ impl Cancelled {
         self.told.insert((partition, offset, epoch));
     }
 
-    pub(super) fn saved(&mut self, partition: Partition, offset: Offset) {
-        self.saved.insert((partition, offset));
+    pub(super) fn saved(&mut self, partition: Partition, offset: Offset, epoch: Epoch) {
+        self.saved.entry((partition, offset)).or_insert(epoch);
     }
 
     pub(super) fn may_be(&self, partition: Partition, offset: Offset) -> bool {
@@ -39,7 +39,8 @@ impl Cancelled {
         token: LeaseToken,
     ) -> Result<(), String> {
         let is_known = self.told.contains(&(partition, offset, token.epoch));
-        if is_known || self.saved.contains(&(partition, offset)) {
+        let saved = self.saved.get(&(partition, offset));
+        if is_known || saved.is_some_and(|epoch| *epoch <= token.epoch) {
             return Err(format!(
                 "{partition:?} {offset:?} was cancelled and is leased under {token:?}"
             ));
