@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::id::{CheckpointId, LeaseToken, Offset, Partition, WorkerId};
 use crate::policy::PipelinePolicy;
 use crate::port::gateway::{HeldLease, Lease, Report, WorkerCommand, WorkerEvent, WorkerHello};
-use crate::session::{Session, SessionId};
+use crate::session::{Hellos, Session, SessionId};
 use crate::shard::{Answer, Counts, Input, Output, PageId, Shard};
 use crate::task::Record;
 use crate::time::Timestamp;
@@ -65,8 +65,8 @@ pub enum Effect {
     Tell(SessionId, WorkerEvent),
     /// Leases for a poll, which is over with them.
     Answer(SessionId, Vec<Lease>),
-    /// A session is over: it was replaced by a newer one of the same worker, its worker has been silent too long, or must introduce itself
-    /// anew.
+    /// A session is over: it was replaced by a newer one of the same worker, or was overtaken by it on its way; its worker has been silent too
+    /// long, or must introduce itself anew.
     End(SessionId),
     /// See [`Output::Changed`].
     Changed(Partition, Offset),
@@ -96,6 +96,7 @@ pub struct PipelineNode {
     shards: BTreeMap<Partition, Shard>,
     sessions: BTreeMap<SessionId, Session>,
     by_worker: BTreeMap<WorkerId, SessionId>,
+    hellos: Hellos,
     /// Sessions with room, in the order in which they are served.
     waiting: VecDeque<SessionId>,
     /// Sessions that share their worker's room, have no credit here, and were not told that tasks wait.
@@ -117,6 +118,7 @@ impl PipelineNode {
             shards: BTreeMap::new(),
             sessions: BTreeMap::new(),
             by_worker: BTreeMap::new(),
+            hellos: Hellos::default(),
             waiting: VecDeque::new(),
             unaware: BTreeSet::new(),
             answered: BTreeSet::new(),
@@ -303,6 +305,10 @@ impl PipelineNode {
     }
 
     fn open(&mut self, now: Timestamp, id: SessionId, hello: WorkerHello, effects: &mut Vec<Effect>) {
+        if self.hellos.have_overtaken(&hello) {
+            return effects.push(Effect::End(id));
+        }
+        self.hellos.came(now, &hello);
         if let Some(older) = self.by_worker.insert(hello.worker, id) {
             self.sessions.remove(&older);
             self.waiting.retain(|waiting| *waiting != older);
@@ -318,6 +324,11 @@ impl PipelineNode {
         for partition in self.shards.keys().copied().collect::<Vec<_>>() {
             self.attach(now, id, partition, effects);
         }
+    }
+
+    /// Whether a hello was overtaken by a later one of its worker: opening its session ends it, and changes nothing.
+    pub fn is_overtaken(&self, hello: &WorkerHello) -> bool {
+        self.hellos.have_overtaken(hello)
     }
 
     /// Introduces a session to a shard.
@@ -344,6 +355,7 @@ impl PipelineNode {
         self.answered.remove(&id);
         if !session.is_poll {
             self.by_worker.remove(&session.worker);
+            self.hellos.ended(now, session.worker);
             self.tell_all(
                 now,
                 &Input::Detach {
@@ -485,6 +497,8 @@ impl PipelineNode {
         for (id, _) in silent {
             self.end(now, id, effects);
         }
+        let by_worker = &self.by_worker;
+        self.hellos.forget(now, |worker| by_worker.contains_key(&worker));
         // Those who live have spoken again by then: looking a little later costs nothing.
         let first = others.iter().map(|(_, until)| *until).min();
         self.next_sweep = first.map_or(Timestamp::MAX, |first| first.max(now + timeout / 4));

@@ -1,6 +1,7 @@
 //! A worker's session, as the node sees it: how much room the worker has, and what it said about partitions that are not active yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::id::{LeaseToken, Offset, Partition, WorkerId};
 use crate::outcome::AttemptOutcome;
@@ -22,6 +23,40 @@ pub const MAX_DEFERRED: usize = 16 << 20;
 pub(crate) struct Presented {
     pub(crate) held: Vec<(Offset, LeaseToken)>,
     pub(crate) reported: Vec<(Offset, LeaseToken, AttemptOutcome)>,
+}
+
+/// How long a hello may be on its way.
+const LATEST: Duration = Duration::from_mins(1);
+
+/// The last hello of each worker that counts them, so that one which was overtaken is told from a new one.
+#[derive(Debug, Default)]
+pub(crate) struct Hellos(BTreeMap<WorkerId, (u64, Timestamp)>);
+
+impl Hellos {
+    /// Whether a later one has come already.
+    pub(crate) fn have_overtaken(&self, hello: &WorkerHello) -> bool {
+        let last = self.0.get(&hello.worker);
+        hello.number > 0 && last.is_some_and(|(number, _)| hello.number < *number)
+    }
+
+    pub(crate) fn came(&mut self, now: Timestamp, hello: &WorkerHello) {
+        if hello.number > 0 {
+            self.0.insert(hello.worker, (hello.number, now));
+        }
+    }
+
+    /// The worker's session is over; it may have another one.
+    pub(crate) fn ended(&mut self, now: Timestamp, worker: WorkerId) {
+        if let Some((_, seen)) = self.0.get_mut(&worker) {
+            *seen = now;
+        }
+    }
+
+    /// Forgets workers that left long ago.
+    pub(crate) fn forget(&mut self, now: Timestamp, is_here: impl Fn(WorkerId) -> bool) {
+        self.0
+            .retain(|worker, (_, seen)| now < *seen + LATEST || is_here(*worker));
+    }
 }
 
 /// A worker's session.
@@ -136,5 +171,41 @@ impl Session {
 
     pub(crate) fn spend(&mut self, tasks: u32) {
         self.credit = self.credit.saturating_sub(tasks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(worker: u128, number: u64) -> WorkerHello {
+        WorkerHello {
+            worker: WorkerId(worker),
+            name: String::new(),
+            held: Vec::new(),
+            reported: Vec::new(),
+            shares: false,
+            number,
+        }
+    }
+
+    #[test]
+    fn the_last_hello_of_a_worker_is_remembered_a_while_after_it_has_left() {
+        let mut hellos = Hellos::default();
+        let begin = Timestamp::from_millis(1_000);
+        hellos.came(begin, &hello(1, 7));
+        assert!(hellos.have_overtaken(&hello(1, 6)));
+        assert!(!hellos.have_overtaken(&hello(1, 8)) && !hellos.have_overtaken(&hello(2, 1)));
+        assert!(
+            !hellos.have_overtaken(&hello(1, 0)),
+            "who does not count is believed"
+        );
+        let left = begin + LATEST * 2;
+        hellos.forget(left, |_| true);
+        hellos.ended(left, WorkerId(1));
+        hellos.forget(left + LATEST / 2, |_| false);
+        assert!(hellos.have_overtaken(&hello(1, 6)));
+        hellos.forget(left + LATEST, |_| false);
+        assert!(!hellos.have_overtaken(&hello(1, 6)));
     }
 }

@@ -82,8 +82,14 @@ impl World {
     }
 
     fn open(&mut self, session: u64, worker: WorkerId) {
+        self.open_as(session, worker, 0);
+    }
+
+    /// With the worker's hello of that number.
+    fn open_as(&mut self, session: u64, worker: WorkerId, number: u64) {
         let hello = WorkerHello {
             shares: false,
+            number,
             worker,
             name: String::new(),
             held: Vec::new(),
@@ -264,6 +270,28 @@ fn a_worker_that_comes_back_again_and_again_does_not_queue_up() {
         .into_iter()
         .filter(|effect| matches!(effect, Effect::Tell(_, WorkerEvent::Leases(_))));
     assert!(leases.count() <= 4);
+}
+
+#[test]
+fn a_hello_that_was_overtaken_on_its_way_takes_nothing_from_its_worker() {
+    let mut world = World::new(1);
+    world.open_as(2, ANNA, 2);
+    world.credit(2, 1);
+    world.tasks(0, 2);
+    assert_eq!(world.leases(2).len(), 1);
+    // It was sent before the lease was granted, and does not hold it.
+    world.open_as(1, ANNA, 1);
+    assert_eq!(world.ended(), [1]);
+    world.open(3, BERT);
+    world.credit(3, 5);
+    assert_eq!(world.leases(3).len(), 1, "the other task alone");
+    // Nor does one that comes when the session is over.
+    world.event(Event::Close(SessionId(2)));
+    world.open_as(4, ANNA, 1);
+    assert_eq!(world.ended(), [4]);
+    // A new one counts: what it does not hold is lost.
+    world.open_as(5, ANNA, 3);
+    assert_eq!(world.leases(3).len(), 1);
 }
 
 #[test]
@@ -482,6 +510,7 @@ fn open_shared(world: &mut World, session: u64, worker: WorkerId) {
         held: Vec::new(),
         reported: Vec::new(),
         shares: true,
+        number: 0,
     };
     world.event(Event::Open(SessionId(session), hello));
 }

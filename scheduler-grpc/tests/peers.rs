@@ -223,6 +223,7 @@ async fn every_error_comes_back_equal() {
             held: Vec::new(),
             reported: Vec::new(),
             shares: false,
+            number: 0,
         };
         let refused = remote.attach(&path(), hello).await.unwrap_err();
         assert_eq!(
@@ -240,6 +241,7 @@ fn hello() -> WorkerHello {
         held: vec![held(1)],
         reported: reports(),
         shares: true,
+        number: 0,
     }
 }
 

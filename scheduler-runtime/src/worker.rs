@@ -48,6 +48,7 @@ impl Record {
             held: self.held.clone(),
             reported,
             shares: false,
+            number: 0,
         }
     }
 

@@ -152,6 +152,8 @@ pub struct Session {
     /// Credits that the drain made void; leases for them may be on their way still.
     void_credits: u32,
     leaving: Option<&'static str>,
+    /// Sessions that the worker has opened, this one and others.
+    opened: u64,
     /// What makes it one of several.
     shared: Option<Shared>,
 }
@@ -216,6 +218,7 @@ impl Session {
             drain_sent: false,
             void_credits: 0,
             leaving: None,
+            opened: 0,
             shared: None,
         }
     }
@@ -318,6 +321,7 @@ impl Session {
 
     fn greet(&mut self, out: &mut Vec<Output>) {
         self.close();
+        self.opened += 1;
         self.stage = Stage::Greeting;
         self.unsent.clear();
         self.unsettled.begin_session();
@@ -330,6 +334,7 @@ impl Session {
             held: self.held.keys().map(|&key| key.into()).collect(),
             reported: Vec::new(),
             shares: self.shared.is_some(),
+            number: self.opened,
         };
         let mut bytes = 0;
         for report in self.unsettled.iter() {

@@ -52,6 +52,7 @@ struct World {
     shards: Vec<Shard>,
     owner: Vec<usize>,
     streams: BTreeMap<Site, Stream>,
+    numbers: BTreeSet<u64>,
     running: BTreeSet<LeaseKey>,
     started: BTreeMap<Task, u32>,
     concurrency: usize,
@@ -81,6 +82,7 @@ impl World {
             shards: (0..partitions).map(|_| Shard::default()).collect(),
             owner: (0..partitions).map(|partition| partition % nodes).collect(),
             streams: BTreeMap::new(),
+            numbers: BTreeSet::new(),
             running: BTreeSet::new(),
             started: BTreeMap::new(),
             concurrency: concurrency as usize,
@@ -173,6 +175,8 @@ impl World {
         };
         match said {
             Said::Hello(hello) => {
+                // Each session of the worker has its number, wherever it is opened.
+                assert!(self.numbers.insert(hello.number), "{} again", hello.number);
                 let all: BTreeSet<LeaseRefKey> = hello.held.iter().map(key_of).collect();
                 let reported: BTreeSet<LeaseRefKey> = hello
                     .reported

@@ -304,7 +304,9 @@ impl World {
                 self.trace.note(&[7, index as u64, session.0], || {
                     format!("node {index} opens {session:?}: {hello:?}")
                 });
-                self.oracle_hello(index, now, session, &hello);
+                if !self.nodes[index].machine.is_overtaken(&hello) {
+                    self.oracle_hello(index, now, session, &hello);
+                }
                 self.event(index, now, Event::Open(session, hello));
                 if self.nodes[index].is_stopping {
                     self.tell(index, session, WorkerEvent::GoAway);

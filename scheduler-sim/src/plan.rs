@@ -333,6 +333,8 @@ impl Plan {
             policy.window.max_tasks = policy.window.max_tasks.max(most);
             policy.window.max_span = policy.window.max_span.max(most * 2);
             policy.window.max_bytes = policy.window.max_bytes.max(1 << 20);
+            // And one worker has much to do.
+            self.end_by += 40 * 3_600_000;
         }
         if self.stubborn > 0 {
             // Some are to run while a shard moves away and comes back.

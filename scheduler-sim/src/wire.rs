@@ -55,6 +55,7 @@ pub(crate) fn hello(hello: wire::Hello) -> Option<WorkerHello> {
         worker: WorkerId(u128::from_be_bytes(id)),
         name: hello.name,
         shares: hello.shares,
+        number: hello.number,
         held: hello.held.into_iter().map(held).collect(),
         reported: hello.reported.into_iter().map(report).collect::<Option<_>>()?,
     })

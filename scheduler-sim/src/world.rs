@@ -139,8 +139,8 @@ impl World {
         plan.draw_later(&mut Rng::new(!seed));
         let patience = plan.end_by - plan.heal_at;
         changes.apply(&mut plan);
-        plan.conclude();
         plan.end_by = plan.heal_at + patience;
+        plan.conclude();
         (rng, plan)
     }
 

@@ -434,6 +434,11 @@ pub struct WorkerHello {
     /// Its room is dealt out among them, so that it wants [`WorkerEvent::Waiting`]; and what this hello says of shards that are not here
     /// may be old when they come: then the session ends, and the worker introduces itself anew.
     pub shares: bool,
+    /// Counts the sessions that the worker opens, with whatever node; 0 if it does not count.
+    ///
+    /// A connection that was given up may bring its hello after that of the next one. It knows nothing of what was leased meanwhile, so its
+    /// session is ended at once.
+    pub number: u64,
 }
 
 /// A lease that a worker holds.

@@ -231,6 +231,7 @@ fn hello(worker: WorkerId) -> WorkerHello {
         held: Vec::new(),
         reported: Vec::new(),
         shares: true,
+        number: 0,
     }
 }
 

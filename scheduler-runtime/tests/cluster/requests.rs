@@ -281,6 +281,7 @@ async fn a_session_goes_through_a_node_without_shards() {
             held: Vec::new(),
             reported: Vec::new(),
             shares: false,
+            number: 0,
         };
         let mut session = soon(member.node.attach(&path, hello)).await.unwrap();
         let id = soon(member.node.submit(&path, vec![TaskSpec::new("1")]))

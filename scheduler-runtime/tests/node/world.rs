@@ -159,6 +159,7 @@ impl Worker {
     ) -> Self {
         let hello = WorkerHello {
             shares: false,
+            number: 0,
             worker,
             name: "test".into(),
             held,

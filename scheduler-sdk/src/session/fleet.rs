@@ -46,6 +46,8 @@ pub enum Located {
 pub struct Fleet {
     config: SessionConfig,
     sessions: BTreeMap<Site, Session>,
+    /// Sessions that were opened, wherever.
+    opened: u64,
     /// Connections in a row without a welcome.
     failures: BTreeMap<Site, u32>,
     dealer: Dealer<Site>,
@@ -72,6 +74,7 @@ impl Fleet {
         Self {
             config,
             sessions: BTreeMap::new(),
+            opened: 0,
             failures: BTreeMap::new(),
             dealer: Dealer::new(),
             owners: BTreeMap::new(),
@@ -180,7 +183,9 @@ impl Fleet {
             return;
         };
         let mut said = Vec::new();
+        session.opened = self.opened;
         session.handle(input, &mut said);
+        self.opened = session.opened;
         if session.is_open() && !was_open {
             self.failures.remove(site);
             if *site != Site::Home {

@@ -454,7 +454,7 @@ impl World {
             })
             .collect();
         format!(
-            "an hour after all was well, {}; reports that wait at workers: {unsettled:?}; what workers run: {running:?}; submissions that wait: {}; shards: {shards:?}",
+            "long after all was well, {}; reports that wait at workers: {unsettled:?}; what workers run: {running:?}; submissions that wait: {}; shards: {shards:?}",
             self.oracle.lost.not_ended(&self.store),
             self.submissions_open
         )

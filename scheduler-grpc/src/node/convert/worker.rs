@@ -80,6 +80,7 @@ pub(in crate::node) fn put_hello(path: &PipelinePath, hello: WorkerHello) -> wir
             held: hello.held.into_iter().map(put_held).collect(),
             reported: hello.reported.into_iter().map(put_report).collect(),
             shares: hello.shares,
+            number: hello.number,
         }),
     }
 }
@@ -93,6 +94,7 @@ pub(in crate::node) fn hello(hello: wire::Hello) -> Decoded<(PipelinePath, Worke
         held: hello.held.into_iter().map(held).collect(),
         reported: reports(hello.reported)?,
         shares: hello.shares,
+        number: hello.number,
     };
     Ok((path, hello))
 }

@@ -88,6 +88,7 @@ pub(crate) fn hello(hello: wire::Hello) -> Result<WorkerHello, Status> {
         worker: worker_id(&hello.worker_id, "hello.worker_id")?,
         name: hello.name,
         shares: hello.shares,
+        number: hello.number,
         held: held_leases(hello.held, "hello.held")?,
         reported: reports(hello.reported, "hello.reported")?,
     })
