@@ -26,7 +26,10 @@ pub enum OpenError {
     #[error("Kafka: no thread could be started")]
     Thread(#[source] std::io::Error),
     /// The brokers did not answer in time, or refused.
-    #[error("Kafka: {bootstrap} did not say which topics there are")]
+    #[error(
+        "Kafka: {bootstrap} did not say which topics there are: see that brokers listen there, and that the property \
+         `security.protocol` is what they speak"
+    )]
     Unavailable {
         /// Who was asked.
         bootstrap: String,
@@ -42,6 +45,14 @@ impl OpenError {
             problem: problem.to_owned(),
         }
     }
+}
+
+/// An answer that did not come, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct Reason {
+    pub(crate) reason: String,
+    pub(crate) source: LogError,
 }
 
 /// A problem that has no cause but itself.

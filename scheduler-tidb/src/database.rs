@@ -9,7 +9,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Executor, MySql, MySqlConnection, MySqlPool};
 
 use crate::config::TidbConfig;
-use crate::error::{ConnectError, DENIED, Fail, NO_DATABASE, number};
+use crate::error::{ConnectError, Fail};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -82,19 +82,7 @@ impl Target {
         };
         let (mut connection, version) = match tokio::time::timeout(config.acquire_timeout, attempt).await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => {
-                return Err(match number(&error) {
-                    Some(NO_DATABASE) => ConnectError::NoDatabase { place: place() },
-                    Some(code) if DENIED.contains(&code) => ConnectError::Denied {
-                        place: place(),
-                        source: error.into(),
-                    },
-                    _ => ConnectError::Unreachable {
-                        place: place(),
-                        source: error.into(),
-                    },
-                });
-            }
+            Ok(Err(error)) => return Err(ConnectError::of(place(), error)),
             Err(_) => {
                 return Err(ConnectError::Unreachable {
                     place: place(),

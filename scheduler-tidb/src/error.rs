@@ -30,6 +30,17 @@ pub enum ConnectError {
         /// What happened.
         source: BoxError,
     },
+    /// It is there, and there is no TLS with it as the URL wants it.
+    #[error(
+        "there is no TLS with TiDB at {place}: `ssl-ca` of the URL must be a PEM file with the certificate of the authority that signed the \
+         server's, and `ssl-mode` one that the server offers"
+    )]
+    Tls {
+        /// User, host, port and database.
+        place: String,
+        /// What happened.
+        source: BoxError,
+    },
     /// The user may not.
     #[error(
         "TiDB at {place} refuses the user: check user and password of the URL, and GRANT the user its rights on the database"
@@ -78,6 +89,39 @@ pub enum ConnectError {
         /// What happened.
         source: BoxError,
     },
+}
+
+impl ConnectError {
+    /// Why the first connection failed.
+    pub(crate) fn of(place: String, error: sqlx::Error) -> Self {
+        use std::io::ErrorKind;
+        // Nothing but the files that the URL names can be missing or unreadable, and what is said of a certificate comes as invalid data.
+        let is_about_keys = |kind| {
+            matches!(
+                kind,
+                ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidData
+            )
+        };
+        match (&error, number(&error)) {
+            (_, Some(NO_DATABASE)) => Self::NoDatabase { place },
+            (_, Some(code)) if DENIED.contains(&code) => Self::Denied {
+                place,
+                source: error.into(),
+            },
+            (sqlx::Error::Tls(_), _) => Self::Tls {
+                place,
+                source: error.into(),
+            },
+            (sqlx::Error::Io(io), _) if is_about_keys(io.kind()) => Self::Tls {
+                place,
+                source: error.into(),
+            },
+            _ => Self::Unreachable {
+                place,
+                source: error.into(),
+            },
+        }
+    }
 }
 
 /// A write conflict, a lock that took too long, a deadlock, a changed schema, a busy or moving part of the cluster: the transaction did not

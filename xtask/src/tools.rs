@@ -24,8 +24,8 @@ const NEEDED: [(&str, &str); 9] = [
 /// What Kafka is fetched with and runs on.
 const FOR_KAFKA: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 
-/// What makes the keys of Kubernetes.
-const FOR_KUBE: [(&str, &str); 1] = [("openssl", "openssl")];
+/// What makes keys and certificates.
+const FOR_KEYS: [(&str, &str); 1] = [("openssl", "openssl")];
 
 /// Whether the program is in the path.
 pub(crate) fn is_installed(program: &str) -> bool {
@@ -38,12 +38,18 @@ pub(crate) fn ensure() -> Result<(), Failed> {
     install(missing, "")
 }
 
+fn absent(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = needed.iter().filter(|(program, _)| !is_installed(program));
+    absent.map(|(_, package)| *package).collect()
+}
+
+/// The same for what keys are made with.
+pub(crate) fn ensure_for_tls() -> Result<(), Failed> {
+    install(|| absent(&FOR_KEYS), "")
+}
+
 /// The same for what the services are made with.
 pub(crate) fn ensure_for_services(services: &BTreeSet<Service>) -> Result<(), Failed> {
-    let absent = |needed: &[(&str, &'static str)]| -> Vec<&'static str> {
-        let absent = needed.iter().filter(|(program, _)| !is_installed(program));
-        absent.map(|(_, package)| *package).collect()
-    };
     if services.contains(&Service::Kafka) {
         install(
             || absent(&FOR_KAFKA),
@@ -52,7 +58,7 @@ pub(crate) fn ensure_for_services(services: &BTreeSet<Service>) -> Result<(), Fa
     }
     if services.contains(&Service::Kube) {
         install(
-            || absent(&FOR_KUBE),
+            || absent(&FOR_KEYS),
             "; or set SCHEDULER_TEST_KUBECONFIG to the kubeconfig of a cluster that runs",
         )?;
     }
@@ -116,8 +122,7 @@ fn install(missing: impl Fn() -> Vec<&'static str>, otherwise: &str) -> Result<(
 }
 
 fn missing() -> Vec<&'static str> {
-    let absent = NEEDED.iter().filter(|(program, _)| !is_installed(program));
-    let mut packages: Vec<_> = absent.map(|(_, package)| *package).collect();
+    let mut packages = absent(&NEEDED);
     if !packages.contains(&"tesseract-ocr") && !reads_english() {
         packages.push("tesseract-ocr-eng");
     }

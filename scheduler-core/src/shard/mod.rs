@@ -434,7 +434,7 @@ impl Shard {
             Input::Saved(id) => self.saved(id, out),
             Input::Flush => self.flush(),
             Input::Leave => self.leave(),
-            Input::Tick => Answer::Done,
+            Input::Tick => self.rest(),
         };
         self.make_room_if_needed(out);
         self.prove_tenure_if_due();

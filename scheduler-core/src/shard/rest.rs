@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ring::Ring;
 use super::slab::Slab;
-use super::{Shard, Timestamp};
+use super::{Answer, Shard, Timestamp};
 
 /// How long nothing has been kept in the memory before it is given back: much longer than what lies between tasks that come now and then.
 const REST_AFTER: Duration = Duration::from_mins(1);
@@ -16,10 +16,10 @@ impl Shard {
         (has_nothing && self.slab.capacity() > 0).then(|| self.saved_at + REST_AFTER)
     }
 
-    /// Gives memory back if it is time.
-    pub(super) fn rest(&mut self) {
+    /// Gives memory back if it is time. Whoever has something to do does not ask: nothing but the time has passed.
+    pub(super) fn rest(&mut self) -> Answer {
         if self.rest_due().is_none_or(|due| self.now < due) {
-            return;
+            return Answer::Done;
         }
         debug_assert!(self.carried.is_empty() && self.unsure.is_empty() && self.ready.len() == 0);
         self.slab = Slab::new();
@@ -29,5 +29,6 @@ impl Shard {
         self.spare = Vec::new();
         self.parking = Vec::new();
         self.yielding = Vec::new();
+        Answer::Done
     }
 }

@@ -15,7 +15,6 @@ impl Shard {
                 State::Unsure | State::Parked | State::Free => unreachable!("none of them has a timer"),
             }
         }
-        self.rest();
     }
 
     fn fire_running(&mut self, id: u32, out: &mut Vec<Output>) {

@@ -26,7 +26,7 @@ use self::truncate::Truncator;
 use self::writer::Writer;
 use crate::config::KafkaConfig;
 use crate::context::Plain;
-use crate::error::OpenError;
+use crate::error::{OpenError, Reason};
 
 /// The task log on Kafka. See the [front page](crate).
 pub struct KafkaLog {
@@ -58,7 +58,10 @@ impl KafkaLog {
         let writer = Writer::new(config.clone()).map_err(OpenError::Client)?;
         topics.list().await.map_err(|source| OpenError::Unavailable {
             bootstrap: config.bootstrap.clone(),
-            source: source.into(),
+            source: match writer.last_complaint() {
+                Some(reason) => Reason { reason, source }.into(),
+                None => source.into(),
+            },
         })?;
         Ok(Self {
             pool: Arc::new(Pool::new(config.clone())),

@@ -12,6 +12,9 @@ const FREE: [&str; 6] = [
     "segment.ms",
 ];
 const IN_SYNC: &str = "min.insync.replicas";
+/// Most copies of a partition, and bytes of a value: far more than any cluster has use for.
+const MOST_COPIES: u16 = 1_000;
+const MOST_BYTES: usize = 100;
 
 fn refused(field: String, problem: String) -> LogError {
     LogError::Refused { field, problem }
@@ -26,6 +29,15 @@ pub(super) fn check(asked: &TopicSettings, replication: i16) -> Result<(), LogEr
     if let Some(name) = asked.settings.keys().find(|name| !FREE.contains(&name.as_str())) {
         let problem = format!("cannot be asked for; these can: {}", FREE.join(", "));
         return Err(refused(field(name), problem));
+    }
+    let is_bad = |value: &str| value.is_empty() || value.len() > MOST_BYTES || value.contains('\0');
+    if let Some((name, _)) = asked.settings.iter().find(|(_, value)| is_bad(value)) {
+        let problem = format!("must be 1 to {MOST_BYTES} bytes, and none of them 0");
+        return Err(refused(field(name), problem));
+    }
+    if let Some(copies) = asked.replication.filter(|copies| *copies > MOST_COPIES) {
+        let problem = format!("is {copies}; must be at most {MOST_COPIES}");
+        return Err(refused("replication".to_owned(), problem));
     }
     let Some(in_sync) = asked.settings.get(IN_SYNC) else {
         return Ok(());
@@ -96,6 +108,19 @@ mod tests {
             );
         }
         assert_eq!(checked(None, "compression.type", "zstd", -1), Ok(()));
+    }
+
+    #[test]
+    fn values_that_no_broker_could_read_are_not_sent() {
+        for value in ["", "a\0b", &"9".repeat(101)] {
+            let problem = checked(None, "segment.ms", value, -1).unwrap_err();
+            assert!(
+                problem.starts_with("topic_settings.segment.ms must be"),
+                "{problem}"
+            );
+        }
+        let problem = checked(Some(1_001), "segment.ms", "1000", -1).unwrap_err();
+        assert!(problem.starts_with("replication is 1001"), "{problem}");
     }
 
     #[test]

@@ -59,7 +59,10 @@ impl Append {
 
 /// Takes the answers of one producer.
 #[derive(Default)]
-struct Deliveries;
+struct Deliveries {
+    /// What librdkafka last said about a broker that could not be used: of an answer that does not come, it says the reason there alone.
+    complaint: Mutex<Option<String>>,
+}
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -68,6 +71,11 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         context::complain(&error, reason);
+        // It follows from what was said of each.
+        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
+            let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+            *complaint = Some(reason.to_owned());
+        }
     }
 }
 
@@ -108,6 +116,15 @@ impl Writer {
             room: Arc::new(Semaphore::new(units)),
             units,
             config,
+        })
+    }
+
+    /// Why brokers could not be used, as a producer was last told.
+    pub(crate) fn last_complaint(&self) -> Option<String> {
+        self.producers.iter().find_map(|slot| {
+            let kafka = slot.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let complaint = &kafka.context().complaint;
+            complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
     }
 
@@ -249,7 +266,7 @@ impl Drop for Writer {
 }
 
 fn producer(config: &KafkaConfig) -> Result<Kafka, KafkaError> {
-    ThreadedProducer::from_config_and_context(&config.producer(), Deliveries)
+    ThreadedProducer::from_config_and_context(&config.producer(), Deliveries::default())
 }
 
 /// Gives tasks to the producer; an error says how many it took before.

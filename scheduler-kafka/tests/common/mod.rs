@@ -7,6 +7,13 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use scheduler_kafka::KafkaConfig;
 
+/// What a variable leads to.
+pub(crate) fn named(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("set {variable} (docs/services.md), or run `cargo xtask test`, which starts what it leads to")
+    })
+}
+
 /// The name of a cluster that no other test has; its topics are deleted at the end.
 pub(crate) struct Cluster {
     pub(crate) bootstrap: String,
@@ -15,8 +22,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        let bootstrap = std::env::var("SCHEDULER_TEST_KAFKA")
-            .expect("set SCHEDULER_TEST_KAFKA, or run `cargo xtask test`, which starts one");
+        let bootstrap = named("SCHEDULER_TEST_KAFKA");
         let name = format!("test-{:016x}", fastrand::u64(..));
         Self { bootstrap, name }
     }

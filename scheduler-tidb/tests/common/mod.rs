@@ -1,9 +1,18 @@
 //! A database for one test.
 
+#![allow(dead_code, reason = "not every test needs everything")]
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use scheduler_tidb::{TidbConfig, TidbStore};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+
+/// What a variable leads to.
+pub(crate) fn named(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("set {variable} (docs/services.md), or run `cargo xtask test`, which starts what it leads to")
+    })
+}
 
 /// A database of the server that `SCHEDULER_TEST_TIDB` names; it is dropped with this.
 pub(crate) struct Scratch {
@@ -13,9 +22,12 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) async fn new() -> Self {
+        Self::on(named("SCHEDULER_TEST_TIDB")).await
+    }
+
+    /// On a server of `mysql://user@host:port`.
+    pub(crate) async fn on(server: String) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let server = std::env::var("SCHEDULER_TEST_TIDB")
-            .expect("set SCHEDULER_TEST_TIDB, or run `cargo xtask test`, which starts one");
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("scheduler_test_{}_{count}", std::process::id());
         let scratch = Self { server, name };
@@ -43,7 +55,7 @@ impl Scratch {
     async fn run(&self, sql: String) {
         let mut connection = MySqlConnection::connect(&self.server)
             .await
-            .expect("SCHEDULER_TEST_TIDB names a server that runs");
+            .expect("the variable names a server that runs");
         connection
             .execute(AssertSqlSafe(sql))
             .await

@@ -282,6 +282,12 @@ async fn definitions(asker: &mut Asker) {
     let step = |commands: Value| json!({"name": "x", "pipeline": [{"executor": "e", "commands": commands}]});
     for (body, field) in [
         (json!({"name": "x", "chart": "/nonexistent"}), "chart"),
+        (json!({"name": "x", "replication": 0}), "replication"),
+        (json!({"name": "x", "replication": 999}), "replication"),
+        (
+            json!({"name": "x", "topic_settings": {"retention.ms": "1"}}),
+            "topic_settings.retention.ms",
+        ),
         (json!({"name": "x", "chart": "/etc/passwd"}), "chart"),
         (json!({"name": "x", "chart": "../../../etc"}), "chart"),
         (json!({"name": "x", "chart": "oci://registry/chart"}), "chart"),

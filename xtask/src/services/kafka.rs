@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::cache::{self, make, produced, write};
+use super::keys;
 use super::process::Record;
 use crate::Failed;
 
@@ -69,15 +70,39 @@ pub(crate) fn name(broker: u16) -> String {
     format!("kafka-{broker}")
 }
 
-/// Most detours: as many as there are documented ports between those of two brokers.
-pub(crate) const MOST_DETOURS: usize = 8;
+/// Most listeners besides that for clients and that for controllers: as many as there are documented ports between those of two brokers.
+pub(crate) const MOST_FURTHER: usize = 8;
 
-/// The ports of a broker as they are documented: for clients, for controllers, and one for each detour.
-pub(crate) fn usual_ports(broker: u16, detours: usize) -> Vec<u16> {
+/// The ports of a broker as they are documented: for clients, for controllers, and for further listeners.
+pub(crate) fn usual_ports(broker: u16, further: usize) -> Vec<u16> {
     let first = 29_092 + (broker - 1) * 10;
     (first..first + 2)
-        .chain((first + 2..).take(detours.min(MOST_DETOURS)))
+        .chain((first + 2..).take(further.min(MOST_FURTHER)))
         .collect()
+}
+
+/// The listeners that speak TLS: without a password, and with [`PASSWORD`]. Theirs are the last of a broker's ports.
+pub(crate) const TLS_LISTENERS: usize = 2;
+/// Who may come in at the second: name and password.
+const PASSWORD: (&str, &str) = ("anna", "anna-secret");
+
+/// Where the keys of brokers with TLS lie.
+pub(crate) fn keys(run: &Path) -> PathBuf {
+    run.join("kafka-keys")
+}
+
+/// Makes them, unless they are there: from then on brokers of this run directory have TLS.
+pub(crate) fn make_keys(run: &Path) -> Result<(), Failed> {
+    let keys = keys(run);
+    keys::of_server(&keys)?;
+    // Java wants key and certificate in one file.
+    let read = |name: &str| {
+        std::fs::read_to_string(keys.join(name))
+            .map_err(|error| format!("{}/{name}: {error}", keys.display()))
+    };
+    let both = format!("{}{}", read("server.key")?, read("server.crt")?);
+    write(&keys.join("server.pem"), &both)?;
+    keys::private(&keys.join("server.pem"))
 }
 
 /// What identifies a broker's process, and configures it.
@@ -93,6 +118,7 @@ pub(crate) fn start(
     detours: &[Vec<u16>],
 ) -> Result<(), Failed> {
     let classes = format!("{}/*", jars.display());
+    let keys = Some(keys(run)).filter(|keys| keys.exists());
     let logging = run.join("kafka-log4j2.properties");
     write(&logging, LOGGING)?;
     let idle: Vec<u16> = (1..)
@@ -102,7 +128,10 @@ pub(crate) fn start(
         .collect();
     for &broker in &idle {
         let configuration = configuration(run, broker);
-        write(&configuration, &properties(run, broker, cluster, detours))?;
+        write(
+            &configuration,
+            &properties(run, broker, cluster, detours, keys.as_deref()),
+        )?;
         let data = data(run, broker, cluster.len());
         if !data.join("meta.properties").exists() {
             let mut format = Command::new("java");
@@ -146,7 +175,14 @@ logger.server.level=info
 ";
 
 /// `detours` has for each detour at which port each broker is said to be: who asks a broker there is led to the others by the same detour.
-fn properties(run: &Path, broker: u16, cluster: &[Record], detours: &[Vec<u16>]) -> String {
+/// With `keys` there are listeners with TLS besides.
+fn properties(
+    run: &Path,
+    broker: u16,
+    cluster: &[Record],
+    detours: &[Vec<u16>],
+    keys: Option<&Path>,
+) -> String {
     let port = |broker: u16, which: usize| cluster[usize::from(broker) - 1].ports[which];
     let brokers = u16::try_from(cluster.len()).unwrap_or(u16::MAX);
     let voters: Vec<String> = (1..=brokers)
@@ -161,6 +197,18 @@ fn properties(run: &Path, broker: u16, cluster: &[Record], detours: &[Vec<u16>])
         let _ = write!(advertised, ",DETOUR{which}://127.0.0.1:{said}");
         let _ = write!(protocols, ",DETOUR{which}:PLAINTEXT");
     }
+    if keys.is_some() {
+        let first = 2 + detours.len();
+        for (name, protocol, port) in [
+            ("TLS", "SSL", port(broker, first)),
+            ("PASSWORD", "SASL_SSL", port(broker, first + 1)),
+        ] {
+            let _ = write!(listeners, ",{name}://127.0.0.1:{port}");
+            let _ = write!(advertised, ",{name}://127.0.0.1:{port}");
+            let _ = write!(protocols, ",{name}:{protocol}");
+        }
+    }
+    let security = keys.map(security).unwrap_or_default();
     format!(
         "process.roles=broker,controller\n\
          node.id={broker}\n\
@@ -177,11 +225,24 @@ fn properties(run: &Path, broker: u16, cluster: &[Record], detours: &[Vec<u16>])
          default.replication.factor={copies}\n\
          min.insync.replicas={in_sync}\n\
          auto.create.topics.enable=false\n\
-         {GROUPS}",
+         {security}{GROUPS}",
         voters = voters.join(","),
         client = port(broker, 0),
         controller = port(broker, 1),
         data = data(run, broker, cluster.len()).display(),
+    )
+}
+
+/// What the listeners with TLS go by.
+fn security(keys: &Path) -> String {
+    let (name, password) = PASSWORD;
+    format!(
+        "ssl.keystore.type=PEM\n\
+         ssl.keystore.location={}\n\
+         sasl.enabled.mechanisms=PLAIN\n\
+         listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+         user_{name}=\"{password}\";\n",
+        keys.join("server.pem").display()
     )
 }
 
@@ -244,11 +305,11 @@ mod tests {
     #[test]
     fn one_broker_keeps_one_copy_and_three_keep_three() {
         let run = Path::new("/run/x");
-        let one = properties(run, 1, &cluster(1, 0), &[]);
+        let one = properties(run, 1, &cluster(1, 0), &[], None);
         assert!(
             one.contains("\ndefault.replication.factor=1\n") && one.contains("\nmin.insync.replicas=1\n")
         );
-        let three = properties(run, 3, &cluster(3, 0), &[]);
+        let three = properties(run, 3, &cluster(3, 0), &[], None);
         for line in [
             "node.id=3",
             "controller.quorum.voters=1@127.0.0.1:29093,2@127.0.0.1:29103,3@127.0.0.1:29113",
@@ -264,7 +325,7 @@ mod tests {
     #[test]
     fn a_detour_is_a_listener_that_says_it_is_elsewhere() {
         let detours = [vec![7_001, 7_002, 7_003], vec![8_001, 8_002, 8_003]];
-        let second = properties(Path::new("/run/x"), 2, &cluster(3, 2), &detours);
+        let second = properties(Path::new("/run/x"), 2, &cluster(3, 2), &detours, None);
         for line in [
             "listeners=PLAINTEXT://127.0.0.1:29102,CONTROLLER://127.0.0.1:29103,DETOUR0://127.0.0.1:29104,DETOUR1://127.0.0.1:29105",
             "advertised.listeners=PLAINTEXT://127.0.0.1:29102,DETOUR0://127.0.0.1:7002,DETOUR1://127.0.0.1:8002",
@@ -274,6 +335,20 @@ mod tests {
                 second.lines().any(|one| one == line),
                 "{line} is not in\n{second}"
             );
+        }
+    }
+
+    #[test]
+    fn with_keys_there_are_two_listeners_more_behind_the_detours() {
+        let cluster = cluster(1, 1 + TLS_LISTENERS);
+        let keys = Path::new("/run/x/kafka-keys");
+        let text = properties(Path::new("/run/x"), 1, &cluster, &[vec![7_001]], Some(keys));
+        for line in [
+            "listeners=PLAINTEXT://127.0.0.1:29092,CONTROLLER://127.0.0.1:29093,DETOUR0://127.0.0.1:29094,TLS://127.0.0.1:29095,PASSWORD://127.0.0.1:29096",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:29092,DETOUR0://127.0.0.1:7001,TLS://127.0.0.1:29095,PASSWORD://127.0.0.1:29096",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR0:PLAINTEXT,TLS:SSL,PASSWORD:SASL_SSL",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
         }
     }
 
@@ -293,7 +368,7 @@ mod tests {
             .filter_map(|line| line.trim().split_once(": "))
             .map(|(name, value)| (name, value.trim_matches('"')))
             .collect();
-        let ours = properties(Path::new("/run/x"), 1, &cluster(1, 0), &[]);
+        let ours = properties(Path::new("/run/x"), 1, &cluster(1, 0), &[], None);
         // Names and data are a container's own.
         let own = ["log.dirs", "controller.quorum.voters", "listeners"];
         let mut known = Vec::new();

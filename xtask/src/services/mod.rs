@@ -7,6 +7,7 @@ pub(crate) mod cache;
 mod golang;
 mod helm;
 mod kafka;
+mod keys;
 mod kube;
 mod options;
 mod ports;
@@ -29,7 +30,9 @@ use crate::{Failed, tools};
 
 pub(crate) use self::options::Service;
 pub(crate) use self::private::Private;
-use self::private::{HELM, KAFKA, KUBECONFIG, REGISTRY, TIDB};
+use self::private::{
+    HELM, KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, REGISTRY, TIDB, TIDB_CA, TIDB_TLS,
+};
 
 /// How long servers may take until they answer: a cold start on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -92,6 +95,9 @@ fn fetch(options: &Options) -> Result<(), Failed> {
 fn up(options: &Options) -> Result<(), Failed> {
     cache::make(&options.run)?;
     let _lock = cache::lock(&options.run)?;
+    if options.tls {
+        make_keys(options)?;
+    }
     let mut cluster = if options.has(Service::Kafka) {
         cluster(options)?
     } else {
@@ -128,6 +134,32 @@ fn up(options: &Options) -> Result<(), Failed> {
     }
     for record in &others {
         ready(&options.run, record, || is_up(&options.run, record))?;
+    }
+    Ok(())
+}
+
+/// Makes the keys that are missing for TLS.
+fn make_keys(options: &Options) -> Result<(), Failed> {
+    tools::ensure_for_tls()?;
+    let run = &options.run;
+    let running = |service| {
+        let records = records(run, &[service].into());
+        records.iter().any(|record| record.running().is_some())
+    };
+    let without = |name: &str| {
+        format!("{name} runs without TLS; end it with `cargo xtask services down --{name}` first")
+    };
+    if options.has(Service::Kafka) {
+        if !kafka::keys(run).exists() && running(Service::Kafka) {
+            return Err(without("kafka"));
+        }
+        kafka::make_keys(run)?;
+    }
+    if options.has(Service::Tidb) {
+        if !tidb::keys(run).exists() && running(Service::Tidb) {
+            return Err(without("tidb"));
+        }
+        tidb::make_keys(run)?;
     }
     Ok(())
 }
@@ -234,6 +266,11 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
     for old in known.iter().filter(|record| record.of != brokers) {
         let _ = fs::remove_file(options.run.join(format!("{}.process", old.name)));
     }
+    let for_tls = if kafka::keys(&options.run).exists() {
+        kafka::TLS_LISTENERS
+    } else {
+        0
+    };
     let mut cluster: Vec<Record> = Vec::new();
     for broker in 1..=brokers {
         let mark = kafka::configuration(&options.run, broker).display().to_string();
@@ -247,7 +284,7 @@ fn cluster(options: &Options) -> Result<Vec<Record>, Failed> {
         let record = with_ports(
             options,
             blank,
-            &kafka::usual_ports(broker, options.detours.len()),
+            &kafka::usual_ports(broker, options.detours.len() + for_tls),
             &cluster,
         )?;
         cluster.push(record);
@@ -369,16 +406,32 @@ fn addresses(run: &Path) -> Result<Vec<(&'static str, String)>, Failed> {
         records.retain(|record| record.running().is_some());
         records
     };
-    let kafka: Vec<String> = running(Service::Kafka)
-        .iter()
-        .map(|record| format!("127.0.0.1:{}", record.port()))
-        .collect();
+    let brokers = running(Service::Kafka);
+    let at = |port: fn(&Record) -> Option<&u16>| {
+        let ports = brokers.iter().filter_map(port);
+        ports
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let mut addresses = Vec::new();
-    if !kafka.is_empty() {
-        addresses.push((KAFKA, kafka.join(",")));
+    if !brokers.is_empty() {
+        addresses.push((KAFKA, at(|record| record.ports.first())));
+        let authority = kafka::keys(run).join("ca.crt");
+        if authority.exists() {
+            addresses.push((KAFKA_TLS, at(|record| record.ports.iter().rev().nth(1))));
+            addresses.push((KAFKA_PASSWORD, at(|record| record.ports.last())));
+            addresses.push((KAFKA_CA, authority.display().to_string()));
+        }
     }
     if let Some(record) = running(Service::Tidb).first() {
-        addresses.push((TIDB, format!("mysql://root@127.0.0.1:{}", record.port())));
+        let address = format!("mysql://root@127.0.0.1:{}", record.port());
+        addresses.push((TIDB, address.clone()));
+        let authority = tidb::keys(run).join("ca.crt");
+        if authority.exists() {
+            addresses.push((TIDB_TLS, address));
+            addresses.push((TIDB_CA, authority.display().to_string()));
+        }
     }
     if !running(Service::Kube).is_empty() {
         addresses.push((KUBECONFIG, kube::kubeconfig(run).display().to_string()));

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Wish;
-use super::kafka::MOST_DETOURS;
+use super::kafka::{MOST_FURTHER, TLS_LISTENERS};
 use crate::Failed;
 use crate::run::root;
 
 pub(crate) const USAGE: &str = "\
-  services up [SERVICE...] [--brokers 1|3] [--dir DIR]
-                start services on 127.0.0.1: those named, or Apache Kafka and TiDB; what died is started again
+  services up [SERVICE...] [--brokers 1|3] [--tls] [--dir DIR]
+                start services on 127.0.0.1: those named, or Apache Kafka and TiDB; what died is started again;
+                with --tls Kafka and TiDB speak TLS too
   services status [--dir DIR]
                 their state, ports, processes, memory and logs
   services down [SERVICE...] [--wipe] [--dir DIR]
@@ -68,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) brokers: Option<u16>,
     /// For each further way to the brokers, at which port each of them is said to be. For programs that put something in between.
     pub(crate) detours: Vec<Vec<u16>>,
+    /// Whether Kafka and TiDB are to speak TLS besides.
+    pub(crate) tls: bool,
     /// Their data, logs and records.
     pub(crate) run: PathBuf,
     pub(crate) ports: Wish,
@@ -82,6 +85,7 @@ impl Options {
             services,
             brokers: None,
             detours: Vec::new(),
+            tls: false,
             run,
             ports: Wish::Any,
             wipe: false,
@@ -120,6 +124,7 @@ impl Options {
             }
             match (flag.as_str(), action) {
                 ("--wipe", Action::Down) => options.wipe = true,
+                ("--tls", Action::Up) => options.tls = true,
                 ("--brokers", Action::Up) => {
                     options.brokers = match rest.next().map(String::as_str) {
                         Some("1") => Some(1),
@@ -132,12 +137,12 @@ impl Options {
                         .next()
                         .map(|ports| ports.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
                     match ports {
-                        Some(Ok(ports)) if options.detours.len() < MOST_DETOURS => {
+                        Some(Ok(ports)) if options.detours.len() < MOST_FURTHER => {
                             options.detours.push(ports);
                         }
                         _ => {
                             return Err(wrong(&format!(
-                                "--detour takes a port for each broker, with commas, at most {MOST_DETOURS} times"
+                                "--detour takes a port for each broker, with commas, at most {MOST_FURTHER} times"
                             )));
                         }
                     }
@@ -150,6 +155,12 @@ impl Options {
                 }
                 (other, _) => return Err(wrong(&format!("`{other}` is not for this command"))),
             }
+        }
+        if options.tls && options.detours.len() + TLS_LISTENERS > MOST_FURTHER {
+            return Err(wrong(&format!(
+                "--tls leaves room for {} detours",
+                MOST_FURTHER - TLS_LISTENERS
+            )));
         }
         match action {
             Action::Up | Action::Fetch if options.services.is_empty() => {
@@ -209,6 +220,7 @@ mod tests {
         assert!(options.run.is_absolute() && options.run.ends_with("here"));
         let options = parse("up --brokers 3 --detour 1,2,3 --detour 4,5,6").unwrap();
         assert_eq!(options.detours, [[1, 2, 3], [4, 5, 6]]);
+        assert!(parse("up --tls").unwrap().tls && !options.tls);
     }
 
     #[test]
@@ -220,6 +232,11 @@ mod tests {
             ("up --brokers 2", "--brokers takes 1 or 3"),
             ("up --detour 1,x", "--detour takes"),
             ("up --wipe", "`--wipe`"),
+            ("down --tls", "`--tls`"),
+            (
+                "up --tls --detour 1 --detour 1 --detour 1 --detour 1 --detour 1 --detour 1 --detour 1",
+                "room for 6 detours",
+            ),
             ("status --kafka", "`--kafka`"),
             ("down --dir", "--dir takes"),
         ] {

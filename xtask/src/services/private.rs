@@ -15,8 +15,18 @@ use crate::tools;
 
 /// Leads tests to Kafka: `host:port,...`.
 pub(crate) const KAFKA: &str = "SCHEDULER_TEST_KAFKA";
+/// Leads tests to the same with TLS: `host:port,...`.
+pub(crate) const KAFKA_TLS: &str = "SCHEDULER_TEST_KAFKA_TLS";
+/// Leads tests to the same with TLS where a password is asked for: `host:port,...`.
+pub(crate) const KAFKA_PASSWORD: &str = "SCHEDULER_TEST_KAFKA_SASL";
+/// The certificate by which both are trusted: a file.
+pub(crate) const KAFKA_CA: &str = "SCHEDULER_TEST_KAFKA_CA";
 /// Leads tests to TiDB: `mysql://user@host:port`.
 pub(crate) const TIDB: &str = "SCHEDULER_TEST_TIDB";
+/// Leads tests to a TiDB that has TLS, in the same form.
+pub(crate) const TIDB_TLS: &str = "SCHEDULER_TEST_TIDB_TLS";
+/// The certificate by which it is trusted: a file.
+pub(crate) const TIDB_CA: &str = "SCHEDULER_TEST_TIDB_CA";
 /// Leads tests to a cluster of Kubernetes, as one who may do everything there: a file.
 pub(crate) const KUBECONFIG: &str = "SCHEDULER_TEST_KUBECONFIG";
 /// Leads tests to the helm CLI.
@@ -38,8 +48,10 @@ impl Private {
     pub(crate) fn start(services: &[Service]) -> Result<Self, Failed> {
         let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
         let is_missing = |service: &Service| match service {
-            Service::Kafka => unset(KAFKA),
-            Service::Tidb => unset(TIDB),
+            Service::Kafka => [KAFKA, KAFKA_TLS, KAFKA_PASSWORD, KAFKA_CA]
+                .into_iter()
+                .any(unset),
+            Service::Tidb => [TIDB, TIDB_TLS, TIDB_CA].into_iter().any(unset),
             Service::Kube | Service::Nodes => unset(KUBECONFIG),
             Service::Registry => unset(REGISTRY),
         };
@@ -56,7 +68,10 @@ impl Private {
                 addresses: found,
             });
         }
-        let options = Options::new(Action::Up, run, missing);
+        let options = Options {
+            tls: true,
+            ..Options::new(Action::Up, run, missing)
+        };
         forget_older(&options.run);
         let guard = watch_over(&options.run)?;
         let mut private = Self {
@@ -65,6 +80,8 @@ impl Private {
         };
         up(&options)?;
         private.addresses = addresses(&options.run)?;
+        // Who has a server without TLS keeps it, and is led to ours for TLS alone.
+        private.addresses.retain(|(variable, _)| unset(variable));
         private.addresses.extend(found);
         for (variable, value) in &private.addresses {
             println!("{variable}={value}");

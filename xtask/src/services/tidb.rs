@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cache::{self, make, produced, write};
 use super::golang::go;
+use super::keys;
 use super::process::Record;
 use crate::Failed;
 
@@ -68,6 +69,28 @@ pub(crate) fn mark(run: &Path) -> String {
     format!("--path={}", run.join("tidb-data").display())
 }
 
+/// Where its keys lie, if it has TLS.
+pub(crate) fn keys(run: &Path) -> PathBuf {
+    run.join("tidb-keys")
+}
+
+/// Makes them, unless they are there: from then on the server of this run directory has TLS, for those who want it.
+pub(crate) fn make_keys(run: &Path) -> Result<(), Failed> {
+    let keys = keys(run);
+    keys::of_server(&keys)?;
+    let file = |name: &str| keys.join(name).display().to_string();
+    let configuration = format!(
+        "[security]\nssl-cert = {:?}\nssl-key = {:?}\n",
+        file("server.crt"),
+        file("server.key")
+    );
+    write(&configuration_file(&keys), &configuration)
+}
+
+fn configuration_file(keys: &Path) -> PathBuf {
+    keys.join("tidb.toml")
+}
+
 /// Starts it, unless it runs.
 pub(crate) fn start(run: &Path, binary: &Path, record: &mut Record) -> Result<(), Failed> {
     if record.running().is_some() {
@@ -85,6 +108,10 @@ pub(crate) fn start(run: &Path, binary: &Path, record: &mut Record) -> Result<()
         .arg(format!("--temp-dir={}", temporary.display()))
         // It makes directories where it is started.
         .current_dir(&temporary);
+    let keys = keys(run);
+    if keys.exists() {
+        command.arg("--config").arg(configuration_file(&keys));
+    }
     record.start(run, command)
 }
 

@@ -1,10 +1,9 @@
-//! Certificates and keys of a run directory, made by `openssl`.
+//! Certificates and keys of Kubernetes' servers and of those who talk to them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use super::super::cache::{make, write};
+use super::super::cache::write;
+use super::super::keys::{authority, certify, openssl, private};
 use super::kubeconfig;
 use crate::Failed;
 
@@ -27,15 +26,6 @@ const CERTIFICATES: [(&str, &str, &str); 6] = [
     ),
 ];
 const CLIENT: &str = "extendedKeyUsage=clientAuth\n";
-/// Small and quick to make.
-const NEW_KEY: [&str; 5] = [
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:prime256v1",
-    "-nodes",
-];
-
 /// Where they lie.
 pub(super) fn directory(run: &Path) -> PathBuf {
     run.join("kube-keys")
@@ -47,29 +37,7 @@ pub(super) fn make_all(run: &Path, port: u16) -> Result<(), Failed> {
     // The last that is made: with it all are there.
     let whole = keys.join("accounts.pub");
     if !whole.exists() {
-        make(&keys)?;
-        openssl(
-            &keys,
-            &[
-                &["req", "-x509"],
-                &NEW_KEY[..],
-                &[
-                    "-days",
-                    "3650",
-                    "-keyout",
-                    "ca.key",
-                    "-out",
-                    "ca.crt",
-                    "-subj",
-                    "/CN=loopback",
-                ],
-                &["-addext", "basicConstraints=critical,CA:TRUE"],
-                &[
-                    "-addext",
-                    "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
-                ],
-            ],
-        )?;
+        authority(&keys)?;
         for (name, subject, extension) in CERTIFICATES {
             certify(&keys, name, subject, extension)?;
         }
@@ -91,44 +59,6 @@ pub(super) fn make_all(run: &Path, port: u16) -> Result<(), Failed> {
     Ok(())
 }
 
-fn certify(keys: &Path, name: &str, subject: &str, extension: &str) -> Result<(), Failed> {
-    let file = |ending: &str| format!("{name}.{ending}");
-    let (key, request, extensions, certificate) = (file("key"), file("csr"), file("ext"), file("crt"));
-    openssl(
-        keys,
-        &[
-            &["req", "-new"],
-            &NEW_KEY[..],
-            &["-keyout", &key, "-out", &request, "-subj", subject],
-        ],
-    )?;
-    write(&keys.join(&extensions), extension)?;
-    openssl(
-        keys,
-        &[
-            &[
-                "x509",
-                "-req",
-                "-days",
-                "3650",
-                "-in",
-                &request,
-                "-out",
-                &certificate,
-            ],
-            &[
-                "-CA",
-                "ca.crt",
-                "-CAkey",
-                "ca.key",
-                "-CAcreateserial",
-                "-extfile",
-                &extensions,
-            ],
-        ],
-    )
-}
-
 fn config(keys: &Path, name: &str, port: u16) -> String {
     let file = |ending: &str| keys.join(format!("{name}.{ending}")).display().to_string();
     format!(
@@ -141,28 +71,4 @@ fn config(keys: &Path, name: &str, port: u16) -> String {
         file("crt"),
         file("key"),
     )
-}
-
-fn private(path: &Path) -> Result<(), Failed> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn openssl(directory: &Path, arguments: &[&[&str]]) -> Result<(), Failed> {
-    let mut command = Command::new("openssl");
-    command
-        .current_dir(directory)
-        .args(arguments.concat())
-        .stdin(Stdio::null());
-    let shown = crate::run::shown(&command);
-    let output = command
-        .output()
-        .map_err(|error| format!("`{shown}` did not start: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        let problem = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(format!("`{shown}` failed: {}\n{problem}", output.status))
-    }
 }
