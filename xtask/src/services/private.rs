@@ -21,6 +21,8 @@ pub(crate) const TIDB: &str = "SCHEDULER_TEST_TIDB";
 pub(crate) const KUBECONFIG: &str = "SCHEDULER_TEST_KUBECONFIG";
 /// Leads tests to the helm CLI.
 pub(crate) const HELM: &str = "SCHEDULER_TEST_HELM";
+/// This machine's address as pods reach it, where there is a node that runs them.
+pub(crate) const NODE: &str = "SCHEDULER_TEST_NODE";
 /// Leads tests to a registry: `host:port`.
 pub(crate) const REGISTRY: &str = "SCHEDULER_TEST_REGISTRY";
 
@@ -30,6 +32,7 @@ pub(crate) const REGISTRY: &str = "SCHEDULER_TEST_REGISTRY";
 #[derive(Debug)]
 pub(crate) struct Private {
     guard: Option<Child>,
+    run: PathBuf,
     addresses: Vec<(&'static str, String)>,
 }
 
@@ -40,7 +43,7 @@ impl Private {
         let is_missing = |service: &Service| match service {
             Service::Kafka => unset(KAFKA),
             Service::Tidb => unset(TIDB),
-            Service::Kube | Service::Nodes => unset(KUBECONFIG),
+            Service::Kube | Service::Nodes | Service::Kubelet | Service::Keda => unset(KUBECONFIG),
             Service::Registry => unset(REGISTRY),
         };
         let run = root().join(format!("target/services-of-tests-{}", std::process::id()));
@@ -53,6 +56,7 @@ impl Private {
         if missing.is_empty() {
             return Ok(Self {
                 guard: None,
+                run,
                 addresses: found,
             });
         }
@@ -61,6 +65,7 @@ impl Private {
         let guard = watch_over(&options.run)?;
         let mut private = Self {
             guard: Some(guard),
+            run: options.run.clone(),
             addresses: Vec::new(),
         };
         up(&options)?;
@@ -70,6 +75,11 @@ impl Private {
             println!("{variable}={value}");
         }
         Ok(private)
+    }
+
+    /// Their run directory.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
     }
 
     /// The variables that lead to them, for tests.

@@ -1,13 +1,8 @@
-//! Charts deployed where deployments get pods, on nodes that are played: pods are scheduled, counted against quotas and said to run, and
-//! nothing runs in them. Not part of `cargo test`: `cargo xtask test-k8s` starts what they need.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "helm/world.rs"]
-#[expect(dead_code, reason = "this is for tests without nodes as well")]
-mod world;
+//! Charts deployed on nodes that are played: pods are scheduled, counted against quotas and said to run, and nothing runs in them.
 
 use serde_json::{Value, json};
-use world::{PIPELINES, WORKER, World, eventually};
+
+use crate::world::{PIPELINES, WORKER, World, eventually};
 
 /// Only nodes that are played take these pods.
 const SELECTED: &str = "      nodeSelector: {type: kwok}\n      containers:\n";

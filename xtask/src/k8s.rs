@@ -1,0 +1,103 @@
+//! The tests of charts where pods run: a cluster of one real node and some that are played, KEDA and a registry; images are made of this machine's
+//! own tools, with the agent and the executor as the images for users have them: static programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{root, run as execute};
+use crate::services::Service;
+use crate::services::helm::Line;
+use crate::services::kube::{self, Image};
+use crate::services::{HELM, Private};
+use crate::test::{Pass, with};
+use crate::{Failed, tools};
+
+/// As the charts call them without being told. A registry that is not named is Docker's.
+const PREFIX: &str = "docker.io/workload-scheduler";
+const VERSION: &str = "0.1.0";
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
+    tools::ensure()?;
+    let services = &[
+        Service::Kube,
+        Service::Nodes,
+        Service::Kubelet,
+        Service::Keda,
+        Service::Registry,
+    ];
+    let build = ["build", "-p", "scheduler-server"];
+    let pods = Pass::of(&["test", "-p", "scheduler-tests", "--test", "k8s"]);
+    // What `cargo xtask test` does with the one helm, with the other.
+    let helm_4 = Pass {
+        command: &["test", "-p", "scheduler-deploy", "--test", "helm"],
+        environment: vec![(HELM, Line::Four.binary()?.display().to_string())],
+    };
+    // A cluster that was there before has the images already.
+    let prepare = |services: &Private| match kube::address(services.run()) {
+        Some(_) => give_images(services.run()),
+        None => Ok(()),
+    };
+    with(services, &build, prepare, &[pods, helm_4], arguments)
+}
+
+/// Gives the node of a run directory what the pods of the tests are made of.
+pub(crate) fn give_images(run: &Path) -> Result<(), Failed> {
+    let programs = static_programs()?;
+    let named = |name: &str, command: &[&str]| Image::new(&format!("{PREFIX}/{name}:{VERSION}"), command);
+    let shell = ["/bin/sh"];
+    let tesseract_data = tesseract_data()?;
+    let images = [
+        named("scheduler-worker", &["/bin/scheduler-worker"])
+            .with(programs.join("scheduler-worker"), "/bin/scheduler-worker"),
+        named("command-executor", &["/bin/command-executor"])
+            .with(programs.join("command-executor"), "/bin/command-executor"),
+        named("busybox", &shell),
+        // The shell of busybox would take its own wget, wherever another is.
+        named("wget", &shell)
+            .with(program("sh")?, "/bin/sh")
+            .with(program("wget")?, "/usr/bin/wget")
+            .without("wget"),
+        named("tesseract", &shell)
+            .with(program("sh")?, "/bin/sh")
+            .with(program("tesseract")?, "/usr/bin/tesseract")
+            .with(&tesseract_data, &tesseract_data.display().to_string()),
+    ];
+    images.iter().try_for_each(|image| kube::load(run, image))
+}
+
+/// Builds agent and executor as the images have them, but for being optimised.
+fn static_programs() -> Result<PathBuf, Failed> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", &target]).current_dir(root());
+    execute(add)?;
+    let programs = root().join("target/static");
+    let mut build = Command::new("docker/build-static.sh");
+    build
+        .arg(&target)
+        .arg(&programs)
+        .env("PROFILE", "dev")
+        .current_dir(root());
+    execute(build)?;
+    Ok(programs)
+}
+
+fn program(name: &str) -> Result<PathBuf, Failed> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join(name));
+    places
+        .find(|place| place.is_file())
+        .ok_or_else(|| format!("`{name}` is missing"))
+}
+
+/// Where the languages are that tesseract reads.
+fn tesseract_data() -> Result<PathBuf, Failed> {
+    let versions = std::fs::read_dir("/usr/share/tesseract-ocr")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut places = versions.map(|version| version.path().join("tessdata"));
+    places
+        .find(|place| Path::new(place).join("eng.traineddata").exists())
+        .ok_or_else(|| "tesseract reads no English: install tesseract-ocr-eng".to_owned())
+}
