@@ -36,6 +36,7 @@ pub(crate) struct World {
     server: Option<Server>,
     client: Client,
     prefix: String,
+    key: Option<String>,
 }
 
 pub(crate) fn led_to(variable: &str) -> String {
@@ -95,6 +96,7 @@ impl World {
             options,
             server: None,
             prefix,
+            key: None,
         };
         world.restart().await;
         world
@@ -125,8 +127,18 @@ impl World {
         self.client.clone()
     }
 
+    /// Where requests need this key.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self
+    }
+
     pub(crate) fn api(&self) -> Api {
-        Api::over([self.server.as_ref().unwrap().http().to_owned()])
+        let api = Api::over([self.server.as_ref().unwrap().http().to_owned()]);
+        match &self.key {
+            Some(key) => api.with_key(key),
+            None => api,
+        }
     }
 
     pub(crate) async fn patch(
