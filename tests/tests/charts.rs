@@ -331,10 +331,16 @@ autoscaling: { enabled: true }
         assert!(variables.contains(&one), "{name}: {variables:?}");
     }
     let spec = &chart.object("ScaledObject")["spec"];
-    assert_eq!((&spec["minReplicaCount"], &spec["maxReplicaCount"]), (&json!(2), &json!(5)));
+    assert_eq!(
+        (&spec["minReplicaCount"], &spec["maxReplicaCount"]),
+        (&json!(2), &json!(5))
+    );
     let metadata = &spec["triggers"][0]["metadata"];
     assert_eq!(metadata["scalerAddress"], "10.0.0.1:50050");
-    assert_eq!((&metadata["application"], &metadata["pipeline"]), (&json!("shop"), &json!("words")));
+    assert_eq!(
+        (&metadata["application"], &metadata["pipeline"]),
+        (&json!("shop"), &json!("words"))
+    );
 }
 
 #[test]

@@ -27,8 +27,8 @@ async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else(
     assert_eq!(created.status, 201, "{}", created.body);
     world.until_image("worker:1").await;
     world.until_replicas(1).await;
-    let path = format!("{}/scale", World::pipeline("ocr"));
-    let scaled = world.api().post(&path, &json!({"workers": 2})).await.unwrap();
+    let more = json!({"replicas": {"min": 2, "max": 3}});
+    let scaled = world.patch(&World::pipeline("ocr"), &more).await.unwrap();
     assert_eq!(scaled.status, 200, "{}", scaled.body);
     world.until_replicas(2).await;
     let deleted = world.api().delete(&World::pipeline("ocr")).await.unwrap();

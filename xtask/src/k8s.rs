@@ -44,23 +44,25 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
 pub(crate) fn give_images(run: &Path) -> Result<(), Failed> {
     let programs = static_programs()?;
     let named = |name: &str, command: &[&str]| Image::new(&format!("{PREFIX}/{name}:{VERSION}"), command);
-    let shell = ["/bin/sh"];
+    let executor = programs.join("command-executor");
+    // A tool with the executor as its entry point, as images have that were made for older charts. The shell of busybox would take its own
+    // tools, wherever others are.
+    let tool = |name: &str| -> Result<Image, Failed> {
+        let image = named(name, &["/bin/command-executor"])
+            .with(&executor, "/bin/command-executor")
+            .with(program("sh")?, "/bin/sh")
+            .with(program(name)?, &format!("/usr/bin/{name}"))
+            .without(name);
+        Ok(image)
+    };
     let tesseract_data = tesseract_data()?;
     let images = [
         named("scheduler-worker", &["/bin/scheduler-worker"])
             .with(programs.join("scheduler-worker"), "/bin/scheduler-worker"),
-        named("command-executor", &["/bin/command-executor"])
-            .with(programs.join("command-executor"), "/bin/command-executor"),
-        named("busybox", &shell),
-        // The shell of busybox would take its own wget, wherever another is.
-        named("wget", &shell)
-            .with(program("sh")?, "/bin/sh")
-            .with(program("wget")?, "/usr/bin/wget")
-            .without("wget"),
-        named("tesseract", &shell)
-            .with(program("sh")?, "/bin/sh")
-            .with(program("tesseract")?, "/usr/bin/tesseract")
-            .with(&tesseract_data, &tesseract_data.display().to_string()),
+        named("command-executor", &["/bin/command-executor"]).with(&executor, "/bin/command-executor"),
+        named("busybox", &["/bin/sh"]),
+        tool("wget")?,
+        tool("tesseract")?.with(&tesseract_data, &tesseract_data.display().to_string()),
     ];
     images.iter().try_for_each(|image| kube::load(run, image))
 }

@@ -32,11 +32,16 @@ impl Installed {
         let admin = led_to("SCHEDULER_TEST_KUBECONFIG");
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/workload-scheduler");
         let place = ["--namespace", &name, "--create-namespace"];
-        helm(&directory, &[&["install", &name, chart, "--set", "deployer=helm"], &place[..]].concat());
+        helm(
+            &directory,
+            &[&["install", &name, chart, "--set", "deployer=helm"], &place[..]].concat(),
+        );
 
         let mut kubeconfig = Kubeconfig::read_from(&admin).unwrap();
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options)
+            .await
+            .unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(Client::try_from(config).unwrap(), &name);
         let asked = TokenRequest {
             spec: TokenRequestSpec {
@@ -58,7 +63,9 @@ impl Installed {
         user.token = Some(token.status.unwrap().token.into());
         let text = serde_norway::to_string(&kubeconfig).unwrap();
         std::fs::write(directory.path().join("kubeconfig"), text).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
         Self {
             directory,
             name,
@@ -91,7 +98,10 @@ impl Installed {
     }
 
     pub(crate) fn remove(self) {
-        helm(&self.directory, &["uninstall", &self.name, "--namespace", &self.name]);
+        helm(
+            &self.directory,
+            &["uninstall", &self.name, "--namespace", &self.name],
+        );
     }
 }
 

@@ -35,8 +35,8 @@ async fn on_played_nodes_workers_get_ready_are_scaled_and_are_gone_with_their_pi
     };
     until_rollout(&world, ready(2)).await;
     for count in [5, 2] {
-        let path = format!("{}/scale", World::pipeline("ocr"));
-        let scaled = world.api().post(&path, &json!({"workers": count})).await.unwrap();
+        let bounds = json!({"replicas": {"min": count, "max": count}});
+        let scaled = world.patch(&World::pipeline("ocr"), &bounds).await.unwrap();
         assert_eq!(scaled.status, 200, "{}", scaled.body);
         until_rollout(&world, ready(count)).await;
     }

@@ -82,14 +82,8 @@ async fn in_pods_the_example_of_ocr_reads_pictures() {
         .unwrap();
     assert_eq!(refused.status, 400, "{}", refused.body);
 
-    let scaled = world
-        .api()
-        .post(
-            &format!("{}/scale", World::pipeline("ocr")),
-            &json!({"workers": 2}),
-        )
-        .await
-        .unwrap();
+    let more = json!({"replicas": {"min": 2, "max": 3}});
+    let scaled = world.patch(&World::pipeline("ocr"), &more).await.unwrap();
     assert_eq!(scaled.status, 200, "{}", scaled.body);
     until_rollout(&world, "ocr", ready(2)).await;
     let begun = Instant::now();
