@@ -26,18 +26,28 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
         Service::Registry,
     ];
     let build = ["build", "-p", "scheduler-server"];
-    let pods = Pass::of(&["test", "-p", "scheduler-tests", "--test", "k8s"]);
-    // What `cargo xtask test` does with the one helm, with the other.
-    let helm_4 = Pass {
-        command: &["test", "-p", "scheduler-deploy", "--test", "helm"],
-        environment: vec![(HELM, Line::Four.binary()?.display().to_string())],
-    };
     // A cluster that was there before has the images already.
     let prepare = |services: &Private| match kube::address(services.run()) {
         Some(_) => give_images(services.run()),
         None => Ok(()),
     };
-    with(services, &build, prepare, &[pods, helm_4], arguments)
+    let pods = Pass::of(&["test", "-p", "scheduler-tests", "--test", "k8s"]);
+    let in_pods = with(services, &build, prepare, &pods, arguments);
+    // Who names tests means those.
+    if !arguments.is_empty() {
+        return in_pods;
+    }
+    in_pods.and(with_helm_4())
+}
+
+/// The tests of the deployer that `cargo xtask test` does with helm 3, where there is an API server alone.
+fn with_helm_4() -> Result<(), Failed> {
+    let pass = Pass {
+        command: &["test", "-p", "scheduler-deploy", "--test", "helm"],
+        environment: vec![(HELM, Line::Four.binary()?.display().to_string())],
+    };
+    let build = ["test", "-p", "scheduler-deploy", "--test", "helm", "--no-run"];
+    with(&[Service::Kube], &build, |_| Ok(()), &pass, &[])
 }
 
 /// Gives the node of a run directory what the pods of the tests are made of.

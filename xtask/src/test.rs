@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
     let build = ["build", "--workspace", "--bins", "--examples"];
     let all = Pass::of(&["test", "--workspace", "--no-fail-fast"]);
-    with(services, &build, |_| Ok(()), &[all], arguments)
+    with(services, &build, |_| Ok(()), &all, arguments)
 }
 
 /// Tests that cargo runs at once.
@@ -44,7 +44,7 @@ pub(crate) fn with(
     services: &'static [Service],
     build: &[&str],
     prepare: impl FnOnce(&Private) -> Result<(), Failed>,
-    passes: &[Pass<'_>],
+    pass: &Pass<'_>,
     arguments: &[String],
 ) -> Result<(), Failed> {
     let begun = Instant::now();
@@ -63,11 +63,7 @@ pub(crate) fn with(
     let built = begun.elapsed();
 
     let mut tally = Tally::default();
-    let mut outcome = Ok(());
-    for pass in passes {
-        let passed = run_pass(&services, pass, arguments, &mut tally);
-        outcome = outcome.and(passed);
-    }
+    let outcome = run_pass(&services, pass, arguments, &mut tally);
     println!(
         "\n{} tests passed, {} failed, {} ignored; ready to begin after {} s, all in {} s",
         tally.passed,
@@ -80,7 +76,7 @@ pub(crate) fn with(
         println!("FAILED {name}");
     }
     if tally.passed == 0 {
-        outcome = outcome.and(Err("no test ran".to_owned()));
+        return outcome.and(Err("no test ran".to_owned()));
     }
     outcome
 }
