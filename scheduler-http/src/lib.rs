@@ -66,7 +66,7 @@ use scheduler_core::port::inspect::Inspect;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use config::HttpConfig;
-pub use metrics::metrics_router;
+pub use metrics::{NamespaceOf, metrics_router};
 pub use serve::serve;
 
 /// What handlers share.

@@ -12,6 +12,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::Queues;
 
 use crate::problem::Problem;
@@ -23,17 +24,28 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 struct Labels {
     /// The pipeline.
     worker: String,
-    /// The application.
+    /// Where its workers are.
     namespace: String,
+    application: String,
     client: String,
 }
 
-/// `GET /metrics`: what `queues` knows, asked for each time.
-pub fn metrics_router(queues: Arc<dyn Queues>) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(queues)
+/// In which namespace of a cluster the workers of a pipeline are.
+pub type NamespaceOf = Arc<dyn Fn(&PipelinePath) -> String + Send + Sync>;
+
+#[derive(Clone)]
+struct Metrics {
+    queues: Arc<dyn Queues>,
+    namespace_of: NamespaceOf,
 }
 
-async fn metrics(State(queues): State<Arc<dyn Queues>>) -> Response {
+/// `GET /metrics`: what `queues` knows, asked for each time.
+pub fn metrics_router(queues: Arc<dyn Queues>, namespace_of: NamespaceOf) -> Router {
+    let state = Metrics { queues, namespace_of };
+    Router::new().route("/metrics", get(metrics)).with_state(state)
+}
+
+async fn metrics(State(Metrics { queues, namespace_of }): State<Metrics>) -> Response {
     let mut registry = Registry::default();
     let lengths: Family<Labels, Gauge> = Family::default();
     registry.register(
@@ -44,7 +56,8 @@ async fn metrics(State(queues): State<Arc<dyn Queues>>) -> Response {
     for (path, load) in queues.queues().await {
         let labels = Labels {
             worker: path.pipeline.to_string(),
-            namespace: path.application.to_string(),
+            namespace: namespace_of(&path),
+            application: path.application.to_string(),
             client: path.client.to_string(),
         };
         let length = load.waiting().saturating_add(load.running);

@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::catalog::Replicas;
-use scheduler_core::port::deploy::Deployer;
+use scheduler_core::port::deploy::{Deployer, RolloutPhase};
 use scheduler_core::port::gateway::{ApiError, PipelineLoad, Queues};
 use scheduler_core::scaling::{Load, Pace, Scaler, ScalingPolicy};
 use tracing::{info, warn};
@@ -30,6 +30,35 @@ struct Scaled {
     scaler: Scaler,
     pace: Pace,
     workers: u32,
+    /// Whether it is known how many workers were there when we came: an earlier node may have left more than the least.
+    is_adopted: bool,
+}
+
+impl Scaled {
+    fn new(bounds: Replicas) -> Self {
+        Self {
+            bounds,
+            scaler: Scaler::new(ScalingPolicy::default(), bounds, bounds.min),
+            pace: Pace::default(),
+            workers: bounds.min,
+            is_adopted: false,
+        }
+    }
+
+    /// Takes over what is there, once that is known: before it has come up somewhere, a number says nothing.
+    async fn adopt(&mut self, deployer: &dyn Deployer, pipeline: PipelineId) {
+        let Ok(Some(there)) = deployer.rollout(pipeline).await else {
+            return;
+        };
+        if there.phase != RolloutPhase::Ready && there.ready == 0 {
+            return;
+        }
+        self.is_adopted = true;
+        if there.wanted > self.workers {
+            self.scaler = Scaler::new(ScalingPolicy::default(), self.bounds, there.wanted);
+            self.workers = there.wanted;
+        }
+    }
 }
 
 impl Node {
@@ -102,15 +131,13 @@ async fn look(
     if pipeline.deleting || bounds.min == bounds.max || !node.inner.deploys(pipeline.id) {
         return;
     }
-    let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled {
-        bounds,
-        scaler: Scaler::new(ScalingPolicy::default(), bounds, bounds.min),
-        pace: Pace::default(),
-        workers: bounds.min,
-    });
+    let scaled = scaled.entry(pipeline.id).or_insert_with(|| Scaled::new(bounds));
     if scaled.bounds != bounds {
         scaled.bounds = bounds;
         scaled.scaler.set_bounds(bounds);
+    }
+    if !scaled.is_adopted {
+        scaled.adopt(deployer, pipeline.id).await;
     }
     // Without an answer the number of workers stays as it is.
     let Ok(load) = node.load_of(served).await else {

@@ -54,6 +54,7 @@ tidb: { urlSecret: tidb, tlsSecret: tidb-tls, connections: 16 }
 cluster: { name: prod, secret: cluster }
 apiKeysSecret: keys
 antiAffinity: hard
+deployer: helm
 env: { SCHEDULER_PARTITIONS: "4" }
 "#;
 
@@ -177,6 +178,8 @@ impl ApiServer {
             "Deployment" => "apis/apps/v1/namespaces/default/deployments",
             "StatefulSet" => "apis/apps/v1/namespaces/default/statefulsets",
             "PodDisruptionBudget" => "apis/policy/v1/namespaces/default/poddisruptionbudgets",
+            "ClusterRole" => "apis/rbac.authorization.k8s.io/v1/clusterroles",
+            "ClusterRoleBinding" => "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
             "ScaledObject" | "ServiceMonitor" => return None,
             kind => panic!("where does a {kind} go?"),
         };
@@ -307,6 +310,37 @@ fn twenty_lines_of_values_make_a_pipeline() {
         })
     );
     assert!(names(&pod["containers"][0]["env"]).contains(&"SCHEDULER_API_KEY"));
+}
+
+#[test]
+fn a_scheduler_that_deploys_a_pipeline_says_itself_where_it_is_and_which_pipeline_that_is() {
+    let told = r#"
+global: { scheduler: { url: "http://10.0.0.1:50050", client: acme, application: shop, pipeline: words,
+  replicas: { min: 2, max: 5 }, apiKeySecret: { name: own, key: api-key } } }
+autoscaling: { enabled: true }
+"#;
+    let chart = Chart::new("examples/charts/ocr", told);
+    let agent = &chart.object("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let variables = environment(agent);
+    for (name, value) in [
+        ("SCHEDULER_URL", "http://10.0.0.1:50050"),
+        ("SCHEDULER_APPLICATION", "shop"),
+        ("SCHEDULER_PIPELINE", "words"),
+    ] {
+        let one = (name.to_owned(), value.to_owned());
+        assert!(variables.contains(&one), "{name}: {variables:?}");
+    }
+    let spec = &chart.object("ScaledObject")["spec"];
+    assert_eq!(
+        (&spec["minReplicaCount"], &spec["maxReplicaCount"]),
+        (&json!(2), &json!(5))
+    );
+    let metadata = &spec["triggers"][0]["metadata"];
+    assert_eq!(metadata["scalerAddress"], "10.0.0.1:50050");
+    assert_eq!(
+        (&metadata["application"], &metadata["pipeline"]),
+        (&json!("shop"), &json!("words"))
+    );
 }
 
 #[test]

@@ -1,12 +1,56 @@
 //! Servers that deploy charts into a cluster, as processes: the real helm, a real API server, and nothing that acts on the objects there.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "helm/installed.rs"]
+mod installed;
 #[path = "helm/world.rs"]
 #[expect(dead_code, reason = "this is for tests with nodes as well")]
 mod world;
 
+use installed::Installed;
 use serde_json::json;
 use world::{PIPELINES, WORKER, World, eventually};
+
+#[tokio::test]
+async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else() {
+    let installed = Installed::new().await;
+    let kubeconfig = installed.kubeconfig().display().to_string();
+    let arguments = [
+        ("--kubeconfig", kubeconfig.as_str()),
+        ("--worker-url", "http://scheduler:50050"),
+        ("--api-key", "default=0123456789abcdef"),
+    ];
+    let mut world = World::start_as("", &arguments).await.with_key("0123456789abcdef");
+    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
+    let new = json!({"name": "ocr", "chart": chart, "replicas": {"min": 1, "max": 3}, "values": {"image": "worker:1"}});
+    let created = world.api().post(PIPELINES, &new).await.unwrap();
+    assert_eq!(created.status, 201, "{}", created.body);
+    world.until_image("worker:1").await;
+    world.until_replicas(1).await;
+    let more = json!({"replicas": {"min": 2, "max": 3}});
+    let scaled = world.patch(&World::pipeline("ocr"), &more).await.unwrap();
+    assert_eq!(scaled.status, 200, "{}", scaled.body);
+    world.until_replicas(2).await;
+    let deleted = world.api().delete(&World::pipeline("ocr")).await.unwrap();
+    assert!(deleted.status.is_success(), "{}", deleted.body);
+    assert!(world.namespace().await.is_none());
+
+    for (group, resource, verb) in [
+        ("", "secrets", "list"),
+        ("", "secrets", "delete"),
+        ("", "pods", "create"),
+        ("", "nodes", "get"),
+        ("", "users", "impersonate"),
+        ("apps", "deployments", "create"),
+        ("rbac.authorization.k8s.io", "clusterroles", "bind"),
+        ("rbac.authorization.k8s.io", "clusterrolebindings", "create"),
+    ] {
+        assert!(!installed.may(group, resource, verb).await, "{verb} {resource}");
+    }
+    assert!(installed.may("", "serviceaccounts", "impersonate").await);
+    world.stop().await;
+    installed.remove();
+}
 
 #[tokio::test]
 async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {

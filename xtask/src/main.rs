@@ -11,6 +11,7 @@ mod configuration;
 mod demo;
 mod fuzz;
 mod instructions;
+mod k8s;
 mod mutations;
 mod run;
 mod services;
@@ -24,7 +25,8 @@ cargo xtask COMMAND
 
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   test-k8s [ARGS]
-                tests of charts where there are pods: Kubernetes with controllers and played nodes; ARGS go to `cargo test`
+                tests of charts where there are pods: Kubernetes with this machine as a node, played nodes, KEDA and a registry,
+                and the deployer's tests with helm 4; as root, since pods run; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
   configuration write docs/configuration.md from the programs' own definitions
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let outcome = match (command.as_deref(), rest.as_slice()) {
         (Some("test"), _) => test::run(&rest),
-        (Some("test-k8s"), _) => test::run_k8s(&rest),
+        (Some("test-k8s"), _) => k8s::run(&rest),
         (Some("ci"), []) => ci::run(),
         (Some("borders"), []) => borders::run(),
         (Some("chaos"), _) => chaos::run(&rest),

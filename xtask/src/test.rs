@@ -18,27 +18,33 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     let services = &[Service::Kafka, Service::Tidb, Service::Kube];
     // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
     let build = ["build", "--workspace", "--bins", "--examples"];
-    with(
-        services,
-        &build,
-        &["test", "--workspace", "--no-fail-fast"],
-        arguments,
-    )
+    let all = Pass::of(&["test", "--workspace", "--no-fail-fast"]);
+    with(services, &build, |_| Ok(()), &all, arguments)
 }
 
-/// The tests that need pods.
-pub(crate) fn run_k8s(arguments: &[String]) -> Result<(), Failed> {
-    let services = &[Service::Kube, Service::Nodes];
-    let build = ["build", "-p", "scheduler-server"];
-    let test = ["test", "-p", "scheduler-tests", "--test", "k8s"];
-    with(services, &build, &test, arguments)
+/// Tests that cargo runs at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass<'a> {
+    pub(crate) command: &'a [&'a str],
+    /// Variables besides those that lead to services, or in their place.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
-/// Builds, and runs tests with services of their own.
-fn with(
+impl<'a> Pass<'a> {
+    pub(crate) fn of(command: &'a [&'a str]) -> Self {
+        Self {
+            command,
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// Builds, starts services of their own, prepares, and runs tests.
+pub(crate) fn with(
     services: &'static [Service],
     build: &[&str],
-    test: &[&str],
+    prepare: impl FnOnce(&Private) -> Result<(), Failed>,
+    pass: &Pass<'_>,
     arguments: &[String],
 ) -> Result<(), Failed> {
     let begun = Instant::now();
@@ -53,21 +59,47 @@ fn with(
         .unwrap_or_else(|_| Err("the services were not started: a bug of xtask".to_owned()));
     binaries_built?;
     let services = services?;
+    prepare(&services)?;
     let built = begun.elapsed();
 
-    let mut command = cargo(test);
+    let mut tally = Tally::default();
+    let outcome = run_pass(&services, pass, arguments, &mut tally);
+    println!(
+        "\n{} tests passed, {} failed, {} ignored; ready to begin after {} s, all in {} s",
+        tally.passed,
+        tally.failed,
+        tally.ignored,
+        built.as_secs(),
+        begun.elapsed().as_secs()
+    );
+    for name in &tally.failures {
+        println!("FAILED {name}");
+    }
+    if tally.passed == 0 {
+        return outcome.and(Err("no test ran".to_owned()));
+    }
+    outcome
+}
+
+fn run_pass(
+    services: &Private,
+    pass: &Pass<'_>,
+    arguments: &[String],
+    tally: &mut Tally,
+) -> Result<(), Failed> {
+    let mut command = cargo(pass.command);
     command
         .args(arguments)
         .env(BINARIES, binaries()?)
         .env(XTASK, own()?)
         .envs(services.addresses().iter().map(|(name, value)| (name, value)))
+        .envs(pass.environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped());
     let line = shown(&command);
     println!("$ {line}");
     let mut child = command
         .spawn()
         .map_err(|error| format!("`{line}` did not start: {error}"))?;
-    let mut tally = Tally::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.map_err(|error| format!("the tests' output broke off: {error}"))?;
@@ -78,21 +110,10 @@ fn with(
     let status = child
         .wait()
         .map_err(|error| format!("`{line}` was lost: {error}"))?;
-    println!(
-        "\n{} tests passed, {} failed, {} ignored; built the binaries in {} s, all in {} s",
-        tally.passed,
-        tally.failed,
-        tally.ignored,
-        built.as_secs(),
-        begun.elapsed().as_secs()
-    );
-    for name in &tally.failures {
-        println!("FAILED {name}");
-    }
-    match (status.success(), tally.passed) {
-        (true, 1..) => Ok(()),
-        (true, 0) => Err("no test ran".to_owned()),
-        (false, _) => Err(format!("`{line}` failed: {status}")),
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{line}` failed: {status}"))
     }
 }
 

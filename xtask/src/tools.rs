@@ -33,6 +33,16 @@ pub(crate) fn is_installed(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
+/// What makes this machine a node.
+const FOR_KUBELET: [(&str, &str); 5] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    // The plugins themselves are in no path.
+    ("../lib/cni/bridge", "containernetworking-plugins"),
+];
+
 /// Installs what is missing where that is possible, else says how.
 pub(crate) fn ensure() -> Result<(), Failed> {
     install(missing, "")
@@ -61,6 +71,9 @@ pub(crate) fn ensure_for_services(services: &BTreeSet<Service>) -> Result<(), Fa
             || absent(&FOR_KEYS),
             "; or set SCHEDULER_TEST_KUBECONFIG to the kubeconfig of a cluster that runs",
         )?;
+    }
+    if services.contains(&Service::Kubelet) {
+        install(|| absent(&FOR_KUBELET), "")?;
     }
     // What Debian calls Go is too old in most of its releases: it is not installed, but asked for.
     let built = [

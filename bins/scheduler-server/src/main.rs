@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::Gateway;
 use scheduler_deploy::helm::HelmDeployer;
 use scheduler_deploy::local::{LocalConfig, LocalDeployer};
 use scheduler_grpc::server::GrpcServer;
-use scheduler_http::HttpConfig;
+use scheduler_http::{HttpConfig, NamespaceOf};
 use scheduler_server::{Arguments, DeployerKind, LogFormat};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,6 +47,8 @@ async fn main() -> anyhow::Result<()> {
 
     let storage = storage::open(&arguments, &advertise).await?;
     let mut builder = storage.builder.config(arguments.node(&advertise)?);
+    // Workers that come by themselves are where their operator put them: in a namespace that is called like the application, if charts are to find it.
+    let mut namespace_of: NamespaceOf = Arc::new(|path: &PipelinePath| path.application.to_string());
     match arguments.deployer {
         DeployerKind::Local => {
             let keys: BTreeMap<_, _> = arguments
@@ -61,7 +64,10 @@ async fn main() -> anyhow::Result<()> {
             builder = builder.deployer(Arc::new(LocalDeployer::open(config).await?));
         }
         DeployerKind::Helm => {
-            let deployer = HelmDeployer::open(arguments.helm(&advertise)?).await?;
+            let config = arguments.helm(&advertise)?;
+            let applications = config.application.clone();
+            namespace_of = Arc::new(move |path: &PipelinePath| applications.namespace(path));
+            let deployer = HelmDeployer::open(config).await?;
             builder = builder.deployer(Arc::new(deployer));
         }
         DeployerKind::None => (),
@@ -87,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
     let metrics = match metrics {
         Some(listener) => {
             where_metrics = format!(" metrics=http://{}/metrics", listener.local_addr()?);
-            let router = scheduler_http::metrics_router(Arc::new(node.clone()));
+            let router = scheduler_http::metrics_router(Arc::new(node.clone()), namespace_of);
             let stop = stop.clone();
             Some(tokio::spawn(async move {
                 let config = HttpConfig::default();

@@ -91,7 +91,7 @@ impl ApplicationSettings {
     }
 
     /// The namespace of the pipeline's application.
-    pub(super) fn namespace(&self, path: &PipelinePath) -> String {
+    pub fn namespace(&self, path: &PipelinePath) -> String {
         let (client, application) = (path.client.as_str(), path.application.as_str());
         let plain = format!("{}{client}-{application}", self.prefix);
         // Of `a-b` and `c`, and of `a` and `b-c`, the plain name would be one.

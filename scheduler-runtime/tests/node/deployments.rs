@@ -73,9 +73,13 @@ impl Deployer for Fake {
     }
 
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError> {
-        let workers = wanted.deployment.replicas.min;
-        self.with(|state| state.wanted.insert(wanted.pipeline, (wanted, workers)))
-            .map(drop)
+        let Replicas { min, max } = wanted.deployment.replicas;
+        self.with(|state| {
+            // Workers outlive nodes: those that are there stay.
+            let there = state.wanted.get(&wanted.pipeline);
+            let workers = there.map_or(min, |(_, workers)| (*workers).clamp(min, max));
+            state.wanted.insert(wanted.pipeline, (wanted, workers));
+        })
     }
 
     async fn scale(&self, pipeline: PipelineId, workers: u32) -> Result<(), DeployError> {
@@ -199,4 +203,17 @@ async fn bounds_are_kept_and_a_deletion_ends_the_workers() {
     soon(node.delete_pipeline(&path_)).await.unwrap();
     assert!(deployer.state.lock().unwrap().wanted.is_empty());
     assert!(node.pipeline(&path("p")).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_an_earlier_node_left_go_when_there_is_nothing_for_them() {
+    let (world, deployer) = (World::default(), Arc::<Fake>::default());
+    let node = start(&world, &deployer).await;
+    let path = deploy(&node).await;
+    soon(node.scale_pipeline(&path, 4)).await.unwrap();
+    deployer.wants(4..=4).await;
+    node.shutdown().await;
+    deployer.wants(4..=4).await;
+    let _next = start(&world, &deployer).await;
+    deployer.wants(0..=0).await;
 }

@@ -203,7 +203,7 @@ fn prometheus_finds_the_length_of_each_queue_at_one_node() {
         long.submit_all((0..7).map(|n| json!({"n": n}))).await;
         let series = |name: &str, length: u32| {
             format!(
-                "server_scheduler_queue_length{{worker=\"{name}\",namespace=\"{APPLICATION}\",client=\"default\"}} {length}"
+                "server_scheduler_queue_length{{worker=\"{name}\",namespace=\"{APPLICATION}\",application=\"{APPLICATION}\",client=\"default\"}} {length}"
             )
         };
         until_queues(&world, &[series("empty", 0), series("long", 7)]).await;

@@ -1,6 +1,6 @@
 //! A server that deploys by helm, with namespaces of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -36,9 +36,10 @@ pub(crate) struct World {
     server: Option<Server>,
     client: Client,
     prefix: String,
+    key: Option<String>,
 }
 
-fn led_to(variable: &str) -> String {
+pub(crate) fn led_to(variable: &str) -> String {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     value.unwrap_or_else(|| {
         panic!("{variable} is not set: run `cargo xtask test`, or `cargo xtask services up --kube` and export what it prints")
@@ -54,22 +55,29 @@ impl World {
 
     /// With further settings of applications.
     pub(crate) async fn start_with(settings: &str) -> Self {
-        let more = settings;
+        Self::start_as(settings, &[("--worker-url", "http://scheduler:50050")]).await
+    }
+
+    /// With these arguments too.
+    pub(crate) async fn start_as(settings: &str, more: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let kubeconfig = led_to("SCHEDULER_TEST_KUBECONFIG");
+        let admin = led_to("SCHEDULER_TEST_KUBECONFIG");
         let prefix = directory.path().file_name().unwrap().to_string_lossy();
         let prefix: String = prefix.chars().filter(char::is_ascii_alphanumeric).collect();
         let prefix = format!("e{}-", prefix.to_lowercase());
-        let settings = directory.path().join("settings.yaml");
-        std::fs::write(&settings, format!("prefix: {prefix}\n{more}")).unwrap();
-        let arguments = [
+        let settings_file = directory.path().join("settings.yaml");
+        std::fs::write(&settings_file, format!("prefix: {prefix}\n{settings}")).unwrap();
+        let helm = led_to("SCHEDULER_TEST_HELM");
+        let mut arguments = vec![
             ("--deployer", "helm"),
-            ("--helm", &led_to("SCHEDULER_TEST_HELM")),
-            ("--kubeconfig", &kubeconfig),
-            ("--worker-url", "http://scheduler:50050"),
+            ("--helm", &helm),
             ("--chart-root", directory.path().to_str().unwrap()),
-            ("--application-settings", settings.to_str().unwrap()),
+            ("--application-settings", settings_file.to_str().unwrap()),
         ];
+        if more.iter().all(|(flag, _)| *flag != "--kubeconfig") {
+            arguments.push(("--kubeconfig", &admin));
+        }
+        arguments.extend(more);
         let arguments = arguments
             .iter()
             .flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]);
@@ -78,7 +86,7 @@ impl World {
             log: directory.path().join("server.log"),
             arguments: arguments.collect(),
         };
-        let read = Kubeconfig::read_from(&kubeconfig).unwrap();
+        let read = Kubeconfig::read_from(&admin).unwrap();
         let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
             .await
             .unwrap();
@@ -88,6 +96,7 @@ impl World {
             options,
             server: None,
             prefix,
+            key: None,
         };
         world.restart().await;
         world
@@ -108,8 +117,28 @@ impl World {
         assert!(!log.contains("panicked"), "something panicked:\n{log}");
     }
 
+    /// A directory below which charts are taken from.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// As one who may do everything in the cluster.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Where requests need this key.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self
+    }
+
     pub(crate) fn api(&self) -> Api {
-        Api::over([self.server.as_ref().unwrap().http().to_owned()])
+        let api = Api::over([self.server.as_ref().unwrap().http().to_owned()]);
+        match &self.key {
+            Some(key) => api.with_key(key),
+            None => api,
+        }
     }
 
     pub(crate) async fn patch(
@@ -136,7 +165,8 @@ impl World {
         chart
     }
 
-    fn name(&self) -> String {
+    /// The application's namespace.
+    pub(crate) fn name(&self) -> String {
         format!("{}default-app", self.prefix)
     }
 
@@ -214,7 +244,8 @@ impl World {
         .await;
     }
 
-    fn log(&self) -> String {
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.options.log).unwrap_or_default()
     }
 }

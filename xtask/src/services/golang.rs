@@ -1,10 +1,12 @@
 //! Programs that are built from Go modules, once for each version.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cache::{self, make, produced, write};
 use crate::Failed;
+use crate::run::output;
 
 /// A program, and how it is built.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Program<'a> {
     pub(crate) linked: String,
     /// How long it takes the first time, for people.
     pub(crate) takes: &'a str,
+    /// A text of its main file, and what is built in its place.
+    pub(crate) patch: Option<(&'a str, &'a str)>,
 }
 
 impl Program<'_> {
@@ -52,17 +56,48 @@ impl Program<'_> {
             get.args(["get", "-tool"])
                 .arg(format!("{}@v{}", self.package, self.version));
             cache::run(get, &log)?;
+            let package = match self.patch {
+                Some((from, to)) => patched(&source, self.package, from, to)?,
+                None => self.package,
+            };
             let mut build = go(&source);
             build
                 .args(["build", "-mod=mod", "-trimpath", "-ldflags"])
                 .arg(format!("-s -w {}", self.linked))
                 .arg("-o")
                 .arg(partial)
-                .arg(self.package);
+                .arg(package);
             cache::run(build, &log)
         })?;
         Ok(binary)
     }
+}
+
+/// The package that has the main file as it is to be.
+fn patched(source: &Path, package: &str, from: &str, to: &str) -> Result<&'static str, Failed> {
+    let mut list = go(source);
+    list.args(["list", "-mod=mod", "-f", "{{.Dir}}", package]);
+    let file = Path::new(output(list)?.trim()).join("main.go");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    if !text.contains(from) {
+        return Err(format!("{} has no `{from}`", file.display()));
+    }
+    make(&source.join("patched"))?;
+    write(&source.join("patched/main.go"), &text.replace(from, to))?;
+    Ok("./patched")
+}
+
+/// What the go command says of a module that it has fetched: `Dir` or `GoMod`.
+pub(crate) fn module(directory: &Path, module: &str, field: &str) -> Result<PathBuf, Failed> {
+    let mut download = go(directory);
+    download.args(["mod", "download", "-json", module]);
+    let told = output(download)?;
+    let begins = format!("\"{field}\": \"");
+    let path = told
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(&begins)?.split('"').next());
+    path.map(PathBuf::from)
+        .ok_or_else(|| format!("`go mod download` does not say the {field} of {module}"))
 }
 
 fn header(name: &str) -> String {

@@ -5,10 +5,10 @@
 
 pub(crate) mod cache;
 mod golang;
-mod helm;
+pub(crate) mod helm;
 mod kafka;
 mod keys;
-mod kube;
+pub(crate) mod kube;
 mod options;
 mod ports;
 mod private;
@@ -29,9 +29,9 @@ use self::process::{LOOK, Record};
 use crate::{Failed, tools};
 
 pub(crate) use self::options::Service;
-pub(crate) use self::private::Private;
+pub(crate) use self::private::{HELM, Private};
 use self::private::{
-    HELM, KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, REGISTRY, TIDB, TIDB_CA, TIDB_TLS,
+    KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, NODE, REGISTRY, TIDB, TIDB_CA, TIDB_TLS,
 };
 
 /// How long servers may take until they answer: a cold start on a busy machine.
@@ -68,16 +68,32 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
             Ok(())
         }
         Action::Fetch => fetch(&options),
+        Action::Images => crate::k8s::give_images(&options.run),
         Action::Guard => private::guard(&options),
     }
 }
 
+/// What is of Kubernetes, in the order in which it is started.
+const KUBE: [(Service, &[kube::Server]); 4] = [
+    (Service::Kube, &kube::CORE),
+    (Service::Nodes, &kube::NODES),
+    (Service::Kubelet, &kube::KUBELET),
+    (Service::Keda, &kube::KEDA),
+];
+
 /// Brings into the cache what the chosen services are made of.
 fn fetch(options: &Options) -> Result<(), Failed> {
+    if options.has(Service::Kubelet) {
+        kube::check_node()?;
+    }
     tools::ensure_for_services(&options.services)?;
     if options.has(Service::Kube) {
         helm::binary()?;
-        kube::binaries(options.has(Service::Nodes))?;
+    }
+    for (service, servers) in KUBE {
+        if options.has(service) {
+            kube::fetch(servers)?;
+        }
     }
     if options.has(Service::Registry) {
         registry::binary()?;
@@ -110,6 +126,10 @@ fn up(options: &Options) -> Result<(), Failed> {
         let beside = [cluster.as_slice(), others.as_slice()].concat();
         others.push(with_ports(options, blank, usual, &beside)?);
     }
+    // Some ask for the ports of those behind them.
+    for record in &others {
+        record.save(&options.run)?;
+    }
     fetch(options)?;
     if options.has(Service::Kafka) {
         kafka::start(&options.run, &kafka::jars()?, &mut cluster, &options.detours)?;
@@ -124,7 +144,7 @@ fn up(options: &Options) -> Result<(), Failed> {
         others[index] = record;
     }
     if options.has(Service::Nodes) {
-        kube::register(&options.run)?;
+        kube::register_nodes(&options.run)?;
     }
     let brokers = u32::try_from(cluster.len()).unwrap_or(u32::MAX);
     for broker in &cluster {
@@ -181,11 +201,7 @@ fn blanks(options: &Options) -> Vec<Record> {
     if options.has(Service::Registry) {
         blanks.push(blank(registry::NAME, registry::VERSION, registry::mark(run)));
     }
-    let servers = [
-        (Service::Kube, &kube::CORE[..]),
-        (Service::Nodes, &kube::NODES[..]),
-    ];
-    for (service, servers) in servers {
+    for (service, servers) in KUBE {
         for server in servers.iter().filter(|_| options.has(service)) {
             blanks.push(blank(server.name, server.version(), server.mark(run)));
         }
@@ -194,7 +210,7 @@ fn blanks(options: &Options) -> Vec<Record> {
 }
 
 fn kube_server(name: &str) -> Option<kube::Server> {
-    let mut servers = kube::CORE.iter().chain(&kube::NODES);
+    let mut servers = KUBE.iter().flat_map(|(_, servers)| *servers);
     servers.find(|server| server.name == name).copied()
 }
 
@@ -230,9 +246,10 @@ fn service_of(name: &str) -> Service {
     match name {
         tidb::NAME => Service::Tidb,
         registry::NAME => Service::Registry,
-        _ if is_of(&kube::CORE) => Service::Kube,
-        _ if is_of(&kube::NODES) => Service::Nodes,
-        _ => Service::Kafka,
+        _ => KUBE
+            .iter()
+            .find(|(_, servers)| is_of(servers))
+            .map_or(Service::Kafka, |(service, _)| *service),
     }
 }
 
@@ -350,12 +367,22 @@ fn down(options: &Options, force: bool) -> Result<Vec<String>, Failed> {
     }
     let _lock = cache::lock(&options.run)?;
     let mut stopped = Vec::new();
+    // A cluster that goes on does so without it.
+    if options.has(Service::Keda) && !options.has(Service::Kube) {
+        kube::withdraw_keda(&options.run)?;
+    }
     // Those that need others have names behind theirs.
     for mut record in records(&options.run, &options.services).into_iter().rev() {
         if record.running().is_some() {
             stopped.push(record.name.clone());
         }
-        record.stop(&options.run, force)?;
+        if record.name == kube::CONTAINERD {
+            kube::end_containers(&options.run);
+            record.stop(&options.run, force)?;
+            kube::clear(&options.run);
+        } else {
+            record.stop(&options.run, force)?;
+        }
     }
     if options.wipe {
         wipe(options)?;
@@ -364,11 +391,14 @@ fn down(options: &Options, force: bool) -> Result<Vec<String>, Failed> {
 }
 
 /// How the names of their files begin.
-const FILES: [(&str, Service); 6] = [
+const FILES: [(&str, Service); 9] = [
     ("kafka", Service::Kafka),
     ("tidb", Service::Tidb),
     ("etcd", Service::Kube),
     ("kube", Service::Kube),
+    ("containerd", Service::Kubelet),
+    ("kubelet", Service::Kubelet),
+    ("keda", Service::Keda),
     ("kwok", Service::Nodes),
     ("registry", Service::Registry),
 ];
@@ -436,6 +466,9 @@ fn addresses(run: &Path) -> Result<Vec<(&'static str, String)>, Failed> {
     if !running(Service::Kube).is_empty() {
         addresses.push((KUBECONFIG, kube::kubeconfig(run).display().to_string()));
         addresses.push((HELM, helm::binary()?.display().to_string()));
+    }
+    if let (false, Some(node)) = (running(Service::Kubelet).is_empty(), kube::address(run)) {
+        addresses.push((NODE, node));
     }
     if let Some(record) = running(Service::Registry).first() {
         addresses.push((REGISTRY, format!("127.0.0.1:{}", record.port())));

@@ -16,10 +16,13 @@ pub(crate) const USAGE: &str = "\
                 their state, ports, processes, memory and logs
   services down [SERVICE...] [--wipe] [--dir DIR]
                 end those named, or all; --wipe deletes their data, and keeps their logs
+  services images [--dir DIR]
+                give the node of --kubelet the images that `test-k8s` uses
   services fetch [SERVICE...]
                 only fetch and build what they are made of
                 SERVICE: --kafka, --tidb, --kube (API server of Kubernetes, etcd, the helm CLI), --nodes (with
-                controllers, scheduler and played nodes), --registry (of charts and images)
+                controllers, scheduler and played nodes), --kubelet (with this machine as a node; root only),
+                --keda (with what scales deployments), --registry (of charts and images)
 ";
 
 /// A server, or some that belong together.
@@ -31,11 +34,26 @@ pub(crate) enum Service {
     Kube,
     /// What acts on them.
     Nodes,
+    /// This machine as a node.
+    Kubelet,
+    /// What scales deployments.
+    Keda,
     Registry,
 }
 
 impl Service {
-    pub(crate) const ALL: [Self; 5] = [Self::Kafka, Self::Tidb, Self::Kube, Self::Nodes, Self::Registry];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Kafka,
+        Self::Tidb,
+        Self::Kube,
+        Self::Nodes,
+        Self::Kubelet,
+        Self::Keda,
+        Self::Registry,
+    ];
+
+    /// What acts on objects, and so needs what keeps them.
+    const ACTING: [Self; 3] = [Self::Nodes, Self::Kubelet, Self::Keda];
 
     fn of_flag(flag: &str) -> Option<Self> {
         let service = match flag {
@@ -43,6 +61,8 @@ impl Service {
             "--tidb" => Self::Tidb,
             "--kube" => Self::Kube,
             "--nodes" => Self::Nodes,
+            "--kubelet" => Self::Kubelet,
+            "--keda" => Self::Keda,
             "--registry" => Self::Registry,
             _ => return None,
         };
@@ -57,6 +77,8 @@ pub(crate) enum Action {
     Down,
     Status,
     Fetch,
+    /// Give images to the node.
+    Images,
     /// Wait until standard input ends, then end the services and delete their data. For programs that start services of their own.
     Guard,
 }
@@ -108,6 +130,7 @@ impl Options {
             "down" => Action::Down,
             "status" => Action::Status,
             "fetch" => Action::Fetch,
+            "images" => Action::Images,
             "guard" => Action::Guard,
             other => return Err(wrong(&format!("`services {other}` is unknown"))),
         };
@@ -147,7 +170,7 @@ impl Options {
                         }
                     }
                 }
-                ("--dir", Action::Up | Action::Down | Action::Status | Action::Guard) => {
+                ("--dir", Action::Up | Action::Down | Action::Status | Action::Images | Action::Guard) => {
                     let directory = rest.next().ok_or_else(|| wrong("--dir takes a directory"))?;
                     options.run = std::path::absolute(directory)
                         .map_err(|error| format!("--dir {directory}: {error}"))?;
@@ -166,14 +189,12 @@ impl Options {
             Action::Up | Action::Fetch if options.services.is_empty() => {
                 options.services.extend([Service::Kafka, Service::Tidb]);
             }
-            // What acts on objects needs what keeps them.
-            Action::Up | Action::Fetch if options.has(Service::Nodes) => {
-                options.services.insert(Service::Kube);
+            // What acts on objects needs what keeps them, and controllers.
+            Action::Up | Action::Fetch if Service::ACTING.iter().any(|service| options.has(*service)) => {
+                options.services.extend([Service::Kube, Service::Nodes]);
             }
             // And does not outlive it.
-            Action::Down if options.has(Service::Kube) => {
-                options.services.insert(Service::Nodes);
-            }
+            Action::Down if options.has(Service::Kube) => options.services.extend(Service::ACTING),
             Action::Down | Action::Guard if options.services.is_empty() => {
                 options.services.extend(Service::ALL);
             }
@@ -209,7 +230,14 @@ mod tests {
         let services = |line: &str| Vec::from_iter(parse(line).unwrap().services);
         assert_eq!(services("up --nodes"), [Service::Kube, Service::Nodes]);
         assert_eq!(services("up --kube"), [Service::Kube]);
-        assert_eq!(services("down --kube"), [Service::Kube, Service::Nodes]);
+        assert_eq!(
+            services("up --keda"),
+            [Service::Kube, Service::Nodes, Service::Keda]
+        );
+        assert_eq!(
+            services("down --kube"),
+            [Service::Kube, Service::Nodes, Service::Kubelet, Service::Keda]
+        );
         assert_eq!(services("down --nodes"), [Service::Nodes]);
     }
 

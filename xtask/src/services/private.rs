@@ -31,6 +31,8 @@ pub(crate) const TIDB_CA: &str = "SCHEDULER_TEST_TIDB_CA";
 pub(crate) const KUBECONFIG: &str = "SCHEDULER_TEST_KUBECONFIG";
 /// Leads tests to the helm CLI.
 pub(crate) const HELM: &str = "SCHEDULER_TEST_HELM";
+/// This machine's address as pods reach it, where there is a node that runs them.
+pub(crate) const NODE: &str = "SCHEDULER_TEST_NODE";
 /// Leads tests to a registry: `host:port`.
 pub(crate) const REGISTRY: &str = "SCHEDULER_TEST_REGISTRY";
 
@@ -40,6 +42,7 @@ pub(crate) const REGISTRY: &str = "SCHEDULER_TEST_REGISTRY";
 #[derive(Debug)]
 pub(crate) struct Private {
     guard: Option<Child>,
+    run: PathBuf,
     addresses: Vec<(&'static str, String)>,
 }
 
@@ -52,7 +55,7 @@ impl Private {
                 .into_iter()
                 .any(unset),
             Service::Tidb => [TIDB, TIDB_TLS, TIDB_CA].into_iter().any(unset),
-            Service::Kube | Service::Nodes => unset(KUBECONFIG),
+            Service::Kube | Service::Nodes | Service::Kubelet | Service::Keda => unset(KUBECONFIG),
             Service::Registry => unset(REGISTRY),
         };
         let run = root().join(format!("target/services-of-tests-{}", std::process::id()));
@@ -65,6 +68,7 @@ impl Private {
         if missing.is_empty() {
             return Ok(Self {
                 guard: None,
+                run,
                 addresses: found,
             });
         }
@@ -76,6 +80,7 @@ impl Private {
         let guard = watch_over(&options.run)?;
         let mut private = Self {
             guard: Some(guard),
+            run: options.run.clone(),
             addresses: Vec::new(),
         };
         up(&options)?;
@@ -87,6 +92,11 @@ impl Private {
             println!("{variable}={value}");
         }
         Ok(private)
+    }
+
+    /// Their run directory.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
     }
 
     /// The variables that lead to them, for tests.

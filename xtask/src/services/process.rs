@@ -171,8 +171,16 @@ fn gone(pid: u32, mark: &str, patience: Duration) -> bool {
     true
 }
 
+/// Processes that have all of these among their arguments.
+pub(crate) fn processes(marks: &[&str]) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| marks.iter().all(|mark| is_ours(*pid, mark)))
+        .collect()
+}
+
 /// Sends a signal; a process that has gone meanwhile is no error.
-fn signal(pid: u32, name: &str) -> Result<(), Failed> {
+pub(crate) fn signal(pid: u32, name: &str) -> Result<(), Failed> {
     // The shell's own `kill`: a system without procps has no other.
     Command::new("sh")
         .args([

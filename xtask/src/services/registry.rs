@@ -25,6 +25,7 @@ pub(crate) fn binary() -> Result<PathBuf, Failed> {
         package: "github.com/distribution/distribution/v3/cmd/registry",
         linked: String::new(),
         takes: "about a minute on 2 cores",
+        patch: None,
     };
     program.binary(|_, _| Ok(String::new()))
 }

@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::super::cache::{self, produced, write};
-use super::super::golang::{Program, go};
+use super::super::golang::{Program, module};
 use crate::Failed;
-use crate::run::output;
 
 const KUBERNETES: &str = "1.34.4";
 /// Older ones lack what kwok watches with.
 const ETCD: &str = "3.6.6";
 const KWOK: &str = "0.8.0";
+const KEDA: &str = "2.21.0";
+const KEDA_MODULE: &str = "github.com/kedacore/keda/v2";
 /// The directory of the cache.
 const KIND: &str = "kube";
 
@@ -24,19 +24,11 @@ pub(super) enum Part {
     ControllerManager,
     Scheduler,
     Kwok,
-}
-
-/// Builds what is missing for the API server, and for what acts on its objects.
-pub(crate) fn binaries(nodes: bool) -> Result<(), Failed> {
-    Part::Etcd.binary()?;
-    Part::Apiserver.binary()?;
-    if nodes {
-        for part in [Part::ControllerManager, Part::Scheduler, Part::Kwok] {
-            part.binary()?;
-        }
-        stages()?;
-    }
-    Ok(())
+    /// It is the system's.
+    Containerd,
+    Kubelet,
+    KedaOperator,
+    KedaAdapter,
 }
 
 impl Part {
@@ -44,7 +36,9 @@ impl Part {
         match self {
             Self::Etcd => ETCD,
             Self::Kwok => KWOK,
-            Self::Apiserver | Self::ControllerManager | Self::Scheduler => KUBERNETES,
+            Self::KedaOperator | Self::KedaAdapter => KEDA,
+            Self::Apiserver | Self::ControllerManager | Self::Scheduler | Self::Kubelet => KUBERNETES,
+            Self::Containerd => "system",
         }
     }
 
@@ -68,22 +62,44 @@ impl Part {
                 "half a minute on 2 cores",
             ),
             Self::Kwok => ("kwok", "sigs.k8s.io/kwok/cmd/kwok", "about 2 minutes on 2 cores"),
+            Self::Kubelet => (
+                "kubelet",
+                "k8s.io/kubernetes/cmd/kubelet",
+                "about 2 minutes on 2 cores",
+            ),
+            Self::KedaOperator => (
+                "keda-operator",
+                "github.com/kedacore/keda/v2/cmd/operator",
+                "about 11 minutes on 2 cores",
+            ),
+            Self::KedaAdapter => (
+                "keda-adapter",
+                "github.com/kedacore/keda/v2/cmd/adapter",
+                "about 2 minutes on 2 cores",
+            ),
+            Self::Containerd => return Ok("containerd".into()),
         };
-        let is_kubernetes = self.version() == KUBERNETES;
         let program = Program {
             kind: KIND,
             name,
             version: self.version(),
             package,
-            linked: if is_kubernetes { linked() } else { String::new() },
+            linked: match self.version() {
+                KUBERNETES => linked(),
+                KEDA => format!("-X {KEDA_MODULE}/version.Version={KEDA}"),
+                _ => String::new(),
+            },
             takes,
+            // It would take every address of the machine for its metrics.
+            patch: (self == Self::KedaAdapter).then_some((
+                "fmt.Sprintf(\":%v\", metrics",
+                "fmt.Sprintf(\"127.0.0.1:%v\", metrics",
+            )),
         };
-        program.binary(|source, _| {
-            if is_kubernetes {
-                staging(source)
-            } else {
-                Ok(String::new())
-            }
+        program.binary(|source, _| match self.version() {
+            KUBERNETES => staging(source),
+            KEDA => keda_replacements(source),
+            _ => Ok(String::new()),
         })
     }
 }
@@ -107,17 +123,30 @@ fn linked() -> String {
 
 /// Kubernetes' module has parts of it replaced by directories of its repository; others take the released modules of these.
 fn staging(source: &Path) -> Result<String, Failed> {
-    let mut download = go(source);
-    download
-        .args(["mod", "download", "-json"])
-        .arg(format!("k8s.io/kubernetes@v{KUBERNETES}"));
-    let told = output(download)?;
-    let path = told
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("\"GoMod\": \"")?.split('"').next())
-        .ok_or("`go mod download` does not say where the module of Kubernetes is")?;
-    let module = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    Ok(replacements(&module))
+    let path = module(source, &format!("k8s.io/kubernetes@v{KUBERNETES}"), "GoMod")?;
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(replacements(&text))
+}
+
+/// What KEDA's module replaces by other modules, which does not reach those who depend on it.
+fn keda_replacements(source: &Path) -> Result<String, Failed> {
+    let path = module(source, &format!("{KEDA_MODULE}@v{KEDA}"), "GoMod")?;
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let replaced: Vec<&str> = text.lines().filter(|line| line.starts_with("replace ")).collect();
+    if replaced.iter().any(|line| line.ends_with('(')) {
+        return Err(format!("{} replaces in another way than it did", path.display()));
+    }
+    Ok(format!(
+        "\nrequire {KEDA_MODULE} v{KEDA}\n\n{}\n",
+        replaced.join("\n")
+    ))
+}
+
+/// The definitions of KEDA's kinds.
+pub(super) fn keda_kinds() -> Result<Vec<PathBuf>, Failed> {
+    let cache = cache::directory(KIND)?;
+    let files = module(&cache, &format!("{KEDA_MODULE}@v{KEDA}"), "Dir")?.join("config/crd/bases");
+    yaml_files(&files, &[""])
 }
 
 fn replacements(module: &str) -> String {
@@ -143,18 +172,11 @@ pub(super) fn stages() -> Result<PathBuf, Failed> {
     Part::Kwok.binary()?;
     let _lock = cache::lock(&cache)?;
     produced(&stages, |partial| {
-        let mut list = Command::new("go");
-        list.args(["mod", "download", "-json"])
-            .arg(format!("sigs.k8s.io/kwok@v{KWOK}"))
-            .current_dir(&cache);
-        let told = output(list)?;
-        let module = told
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.split('"').next())
-            .ok_or("`go mod download` does not say where the module of kwok is")?;
+        let module = module(&cache, &format!("sigs.k8s.io/kwok@v{KWOK}"), "Dir")?;
         let mut text = String::new();
         for folder in FOLDERS {
-            for file in stage_files(&Path::new(module).join("kustomize/stage").join(folder))? {
+            let folder = module.join("kustomize/stage").join(folder);
+            for file in yaml_files(&folder, &["node-", "pod-"])? {
                 let stage =
                     fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
                 text.push_str("---\n");
@@ -166,22 +188,17 @@ pub(super) fn stages() -> Result<PathBuf, Failed> {
     Ok(stages)
 }
 
-/// The stages of a folder, in order.
-fn stage_files(folder: &Path) -> Result<Vec<PathBuf>, Failed> {
+/// The files of a folder whose names begin so, in order.
+fn yaml_files(folder: &Path, beginnings: &[&str]) -> Result<Vec<PathBuf>, Failed> {
     let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| {
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let is_yaml = file.extension().is_some_and(|extension| extension == "yaml");
-        is_yaml && (name.starts_with("node-") || name.starts_with("pod-"))
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".yaml") && beginnings.iter().any(|begins| name.starts_with(begins))
     });
     files.sort();
     if files.is_empty() {
-        return Err(format!("{} has no stages", folder.display()));
+        return Err(format!("{} has nothing of what is looked for", folder.display()));
     }
     Ok(files)
 }

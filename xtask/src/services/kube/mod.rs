@@ -1,11 +1,16 @@
 //! Kubernetes on loopback: etcd and the API server, and, where pods are wanted, the controllers, the scheduler, and nodes that are played.
 //!
 //! Without [`Service::Nodes`](super::Service) objects are kept and guarded as in any cluster, and nothing acts on them. With it deployments
-//! get pods, and kwok says of those that they run; nothing runs in them.
+//! get pods, and kwok says of those that they run; nothing runs in them. With [`Service::Kubelet`](super::Service) this machine is a node
+//! too, on which they run, and with [`Service::Keda`](super::Service) they are scaled.
 
 mod build;
+mod images;
+mod keda;
 mod keys;
 mod nodes;
+mod objects;
+mod real;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +21,10 @@ use super::process::Record;
 use super::tidb::answers;
 use crate::Failed;
 
-pub(crate) use self::build::binaries;
-pub(crate) use self::nodes::register;
+pub(crate) use self::images::Image;
+pub(crate) use self::keda::withdraw as withdraw_keda;
+pub(crate) use self::nodes::register as register_nodes;
+pub(crate) use self::real::{address, check as check_node, clear, end_containers, load};
 
 /// A server of the control plane.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +69,50 @@ pub(crate) const NODES: [Server; 3] = [
     },
 ];
 
+/// What makes this machine a node. containerd is the first to come and the last to go.
+pub(crate) const KUBELET: [Server; 2] = [
+    Server {
+        name: CONTAINERD,
+        // For the output of containers.
+        usual_ports: &[16_251],
+        part: Part::Containerd,
+    },
+    Server {
+        name: "kubelet",
+        usual_ports: &[16_250, 16_248],
+        part: Part::Kubelet,
+    },
+];
+/// What holds containers, which do not end with it.
+pub(crate) const CONTAINERD: &str = "containerd";
+
+/// What scales deployments.
+pub(crate) const KEDA: [Server; 2] = [
+    Server {
+        name: "keda-operator",
+        usual_ports: &[19_666, 18_082, 18_083],
+        part: Part::KedaOperator,
+    },
+    Server {
+        name: "keda-adapter",
+        usual_ports: &[18_443, 18_084],
+        part: Part::KedaAdapter,
+    },
+];
+
+/// Builds what is missing of these, and of what they need.
+pub(crate) fn fetch(servers: &[Server]) -> Result<(), Failed> {
+    for server in servers {
+        server.part.binary()?;
+        match server.part {
+            Part::Kwok => drop(build::stages()?),
+            Part::KedaOperator => drop(build::keda_kinds()?),
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
 /// Where clients find the key of an administrator.
 pub(crate) fn kubeconfig(run: &Path) -> PathBuf {
     run.join("kubeconfig")
@@ -83,6 +134,12 @@ impl Server {
             }
             Part::Scheduler => format!("--kubeconfig={}", keys.join("scheduler.kubeconfig").display()),
             Part::Kwok => format!("--kubeconfig={}", kubeconfig(run).display()),
+            Part::Containerd => real::configuration(run).display().to_string(),
+            Part::Kubelet => format!("--kubeconfig={}", keys.join("kubelet.kubeconfig").display()),
+            Part::KedaOperator => format!("--cert-dir={}", keys::of_keda(run).display()),
+            Part::KedaAdapter => {
+                format!("--tls-cert-file={}", keys::of_keda(run).join("tls.crt").display())
+            }
         }
     }
 
@@ -98,6 +155,9 @@ impl Server {
                 .ok_or_else(|| format!("{name} has no port"))
         };
         let mut command = Command::new(self.part.binary()?);
+        if self.part == Part::Containerd {
+            command.arg("--config");
+        }
         command.arg(&record.mark);
         match self.part {
             Part::Etcd => {
@@ -156,6 +216,13 @@ impl Server {
                     .arg(format!("--node-port={}", record.port()))
                     .arg(format!("--server-address=127.0.0.1:{}", record.port()));
             }
+            Part::Containerd => real::prepare(run, record, port("kubelet", 0)?)?,
+            Part::Kubelet => real::kubelet(&mut command, run, record)?,
+            Part::KedaOperator => {
+                keda::register(run)?;
+                keda::operator(&mut command, run, record)?;
+            }
+            Part::KedaAdapter => keda::adapter(&mut command, run, record, port("keda-operator", 0)?)?,
         }
         record.start(run, command)
     }
@@ -166,6 +233,12 @@ impl Server {
             Part::Etcd => answers(record.port(), "/health"),
             Part::Kwok => answers(record.port(), "/healthz"),
             Part::Apiserver => answers_over_tls(record.port(), "/readyz", Some(&keys::directory(run))),
+            Part::Containerd => real::is_up(run),
+            Part::Kubelet => answers(record.ports.get(1).copied().unwrap_or_default(), "/healthz"),
+            Part::KedaOperator => answers(record.ports.get(2).copied().unwrap_or_default(), "/readyz"),
+            // It is asked by the API server alone.
+            Part::KedaAdapter => Record::load(run, "kube-apiserver")
+                .is_some_and(|api| answers_over_tls(api.port(), keda::METRICS, Some(&keys::directory(run)))),
             // Their certificates are their own.
             Part::ControllerManager | Part::Scheduler => answers_over_tls(record.port(), "/healthz", None),
         }
@@ -204,17 +277,22 @@ fn apiserver_arguments(run: &Path, port: u16, etcd: u16) -> Vec<String> {
     ]
 }
 
-/// Whether it answers a request with 200; the health of Kubernetes' servers is told to everybody. The certificate is checked against the
-/// authority in `keys`, if that is given.
+/// Whether it answers a request with 200; the health of Kubernetes' servers is told to everybody. With `keys` the certificate is checked against
+/// the authority there, and an administrator asks.
 fn answers_over_tls(port: u16, path: &str, keys: Option<&Path>) -> bool {
     let mut command = Command::new("openssl");
     command
         .args(["s_client", "-quiet", "-connect"])
         .arg(format!("127.0.0.1:{port}"));
     if let Some(keys) = keys {
-        command
-            .args(["-verify_return_error", "-CAfile"])
-            .arg(keys.join("ca.crt"));
+        for (flag, file) in [
+            ("-CAfile", "ca.crt"),
+            ("-cert", "admin.crt"),
+            ("-key", "admin.key"),
+        ] {
+            command.arg(flag).arg(keys.join(file));
+        }
+        command.arg("-verify_return_error");
     }
     let child = command
         .stdin(Stdio::piped())
@@ -241,10 +319,11 @@ mod tests {
     #[test]
     fn every_server_is_known_by_something_of_its_run_directory() {
         let run = Path::new("/run/x");
-        let marks: Vec<String> = CORE.iter().chain(&NODES).map(|server| server.mark(run)).collect();
+        let all = [&CORE[..], &NODES, &KUBELET, &KEDA].concat();
+        let marks: Vec<String> = all.iter().map(|server| server.mark(run)).collect();
         assert!(marks.iter().all(|mark| mark.contains("/run/x/")), "{marks:?}");
         let distinct: std::collections::BTreeSet<_> = marks.iter().collect();
-        assert_eq!(distinct.len(), 5);
+        assert_eq!(distinct.len(), 9);
     }
 
     #[test]

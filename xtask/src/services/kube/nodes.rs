@@ -1,11 +1,8 @@
-//! Nodes that kwok plays, put into the cluster as a chart of helm.
+//! Nodes that kwok plays.
 
 use std::path::Path;
-use std::process::Command;
 
-use super::super::cache::{self, make, write};
-use super::super::helm;
-use super::kubeconfig;
+use super::objects;
 use crate::Failed;
 
 /// How many there are.
@@ -15,28 +12,8 @@ pub(super) const ANNOTATION: &str = "kwok.x-k8s.io/node=fake";
 
 /// Makes the nodes, or leaves them as they are.
 pub(crate) fn register(run: &Path) -> Result<(), Failed> {
-    let chart = run.join("kwok-nodes");
-    make(&chart.join("templates"))?;
-    write(
-        &chart.join("Chart.yaml"),
-        "apiVersion: v2\nname: kwok-nodes\nversion: 0.1.0\n",
-    )?;
     let nodes: Vec<String> = (1..=NODES).map(node).collect();
-    write(&chart.join("templates/nodes.yaml"), &nodes.join("---\n"))?;
-    let mut command = Command::new(helm::binary()?);
-    command
-        .args(["upgrade", "--install", "kwok-nodes"])
-        .arg(&chart)
-        .args(["--namespace", "kube-system", "--kubeconfig"])
-        .arg(kubeconfig(run));
-    for (variable, directory) in [
-        ("HELM_CACHE_HOME", "cache"),
-        ("HELM_CONFIG_HOME", "config"),
-        ("HELM_DATA_HOME", "data"),
-    ] {
-        command.env(variable, chart.join(directory));
-    }
-    cache::run(command, &run.join("kwok-nodes.log"))
+    objects::put(run, "kwok-nodes", &nodes.join("---\n"))
 }
 
 fn node(number: u32) -> String {

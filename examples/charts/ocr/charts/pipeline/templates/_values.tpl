@@ -1,12 +1,20 @@
 {{/*
 The values that count, as YAML. A chart that has this one as its dependency `base` writes its values at the top, and the defaults are here.
+A scheduler that deploys the chart says itself, in global.scheduler, where it is, which pipeline this is, and how many workers there are to be.
 */}}
 {{- define "pipeline.values" -}}
+{{- $values := deepCopy .Values -}}
 {{- if hasKey .Values "base" -}}
-{{- mergeOverwrite (deepCopy .Values.base) (omit .Values "base" "global") | toYaml -}}
-{{- else -}}
-{{- .Values | toYaml -}}
+{{- $values = mergeOverwrite (deepCopy .Values.base) (omit .Values "base" "global") -}}
 {{- end -}}
+{{- with (.Values.global).scheduler -}}
+{{- $told := pick . "url" "application" "pipeline" -}}
+{{- with .apiKeySecret -}}
+{{- $told = set $told "apiKeySecret" .name -}}
+{{- end -}}
+{{- $values = mergeOverwrite $values (dict "scheduler" $told "replicas" (.replicas | default dict)) -}}
+{{- end -}}
+{{- $values | toYaml -}}
 {{- end -}}
 
 {{/* Refuses what a schema cannot: steps and executors have to fit. */}}

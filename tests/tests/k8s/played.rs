@@ -1,13 +1,8 @@
-//! Charts deployed where deployments get pods, on nodes that are played: pods are scheduled, counted against quotas and said to run, and
-//! nothing runs in them. Not part of `cargo test`: `cargo xtask test-k8s` starts what they need.
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-#[path = "helm/world.rs"]
-#[expect(dead_code, reason = "this is for tests without nodes as well")]
-mod world;
+//! Charts deployed on nodes that are played: pods are scheduled, counted against quotas and said to run, and nothing runs in them.
 
 use serde_json::{Value, json};
-use world::{PIPELINES, WORKER, World, eventually};
+
+use crate::world::{PIPELINES, WORKER, World, eventually};
 
 /// Only nodes that are played take these pods.
 const SELECTED: &str = "      nodeSelector: {type: kwok}\n      containers:\n";
@@ -40,8 +35,8 @@ async fn on_played_nodes_workers_get_ready_are_scaled_and_are_gone_with_their_pi
     };
     until_rollout(&world, ready(2)).await;
     for count in [5, 2] {
-        let path = format!("{}/scale", World::pipeline("ocr"));
-        let scaled = world.api().post(&path, &json!({"workers": count})).await.unwrap();
+        let bounds = json!({"replicas": {"min": count, "max": count}});
+        let scaled = world.patch(&World::pipeline("ocr"), &bounds).await.unwrap();
         assert_eq!(scaled.status, 200, "{}", scaled.body);
         until_rollout(&world, ready(count)).await;
     }

@@ -1,0 +1,17 @@
+//! Charts deployed where deployments get pods. Not part of `cargo test`: `cargo xtask test-k8s` starts what they need. Where pods really run is
+//! said by the tests' names: in pods, or on played nodes.
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::print_stdout,
+    reason = "how long things took is for people to look at"
+)]
+
+#[path = "../helm/world.rs"]
+#[expect(dead_code, reason = "this is for tests without nodes as well")]
+mod world;
+
+mod played;
+mod pods;
+mod scaled;
+mod sources;
+mod web;
