@@ -175,6 +175,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn checkpoints_are_counted() {
+        assert_eq!(CheckpointId(1).next(), CheckpointId(2));
+    }
+
     proptest! {
         #[test]
         fn an_id_survives_its_text(pipeline: u32, partition: u32, offset: u64) {

@@ -180,6 +180,16 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_has_somebody_however_short_it_is() {
+        let load = Load {
+            waiting: 1,
+            running: 0,
+            service_time: Some(Duration::ZERO),
+        };
+        assert_eq!(scaler(0, 10).observe(at(0), load), 1);
+    }
+
+    #[test]
     fn more_come_at_once_and_fewer_after_the_cooldown() {
         let mut scaler = scaler(0, 10);
         assert_eq!(scaler.observe(at(0), load(100, 0)), 10);

@@ -545,6 +545,9 @@ fn who_does_not_share_is_not_told() {
     world.tasks(0, 3);
     world.credit(1, 5);
     assert_eq!(words(&mut world, 1), []);
+    world.say(1, vec![WorkerCommand::Recall]);
+    world.tasks(0, 1);
+    assert_eq!(words(&mut world, 1), [WorkerEvent::Recalled(2)]);
 }
 
 #[test]
