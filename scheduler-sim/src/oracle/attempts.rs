@@ -91,7 +91,8 @@ impl Attempts {
         let known = self
             .failed
             .range(of_task)
-            .filter(|((.., of), is_saved)| **is_saved || of.epoch == token.epoch)
+            // An owner that was replaced does not know of what was saved after it.
+            .filter(|((.., of), is_saved)| **is_saved && of.epoch < token.epoch || of.epoch == token.epoch)
             .count();
         if known >= self.allowed as usize {
             return Err(format!(
