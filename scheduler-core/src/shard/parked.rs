@@ -67,6 +67,11 @@ impl Parked {
         self.recovered
     }
 
+    /// When the first of those that are not loaded is wanted.
+    pub(super) fn next_wake(&self) -> Timestamp {
+        self.next_wake
+    }
+
     /// Room that is kept for tasks which are being loaded.
     pub(super) fn reserved(&self) -> u32 {
         self.loading
