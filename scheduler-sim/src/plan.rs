@@ -161,7 +161,7 @@ impl TaskMix {
 impl Plan {
     /// How long workers of an owner that vanished have to come back.
     pub(crate) fn grace(&self) -> Duration {
-        if self.more_nodes > 0 && self.every.node_crash > 0 {
+        if self.more_nodes > 0 && self.fleet > 0 {
             FOUND_WITHIN
         } else {
             self.grace

@@ -1,10 +1,7 @@
 //! What must hold before a change is taken. It writes nothing but build output.
 
 use crate::run::{cargo, run as execute};
-use crate::{Failed, borders, instructions, test, tools};
-
-/// Histories that are played: always the same, so that a change is judged by what it changed. New ones: `cargo sim --minutes 3 --coverage`.
-const SEEDS: [&str; 2] = ["1000000", "30000"];
+use crate::{Failed, borders, instructions, simulate, test, tools};
 
 pub(crate) fn run() -> Result<(), Failed> {
     // First what is quick, and what would stop the rest after a long build.
@@ -25,16 +22,7 @@ pub(crate) fn run() -> Result<(), Failed> {
     if tools::is_installed("cargo-deny") {
         execute(cargo(&["deny", "check", "licenses", "sources", "bans"]))?;
     }
-    simulate()?;
+    simulate::run(&[])?;
     instructions::run(&[])?;
     test::run(&[])
-}
-
-/// Plays the simulator: every history that broke a promise once, and as many others as reach every branch of interest.
-fn simulate() -> Result<(), Failed> {
-    let simulator = ["run", "--quiet", "--release", "--package", "scheduler-sim", "--"];
-    execute(cargo(&[&simulator[..], &["--regressions"]].concat()))?;
-    let [from, count] = SEEDS;
-    let others = ["--from", from, "--seeds", count, "--coverage"];
-    execute(cargo(&[&simulator[..], &others].concat()))
 }

@@ -15,6 +15,7 @@ mod k8s;
 mod mutations;
 mod run;
 mod services;
+mod simulate;
 mod test;
 mod tools;
 
@@ -39,6 +40,7 @@ fn usage() -> String {
         chaos::USAGE,
         services::USAGE,
         mutations::USAGE,
+        simulate::USAGE,
         fuzz::USAGE,
         compare::USAGE,
         instructions::USAGE,
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         (Some("instructions"), _) => instructions::run(&rest),
         (Some("compare"), _) => compare::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
+        (Some("simulate"), _) => simulate::run(&rest),
         // `cargo demo -- --once` and `cargo demo --once` are the same.
         (Some("demo"), [separator, rest @ ..]) if separator == "--" => demo::run(rest),
         (Some("demo"), _) => demo::run(&rest),
