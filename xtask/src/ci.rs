@@ -1,7 +1,7 @@
 //! What must hold before a change is taken. It writes nothing but build output.
 
 use crate::run::{cargo, run as execute};
-use crate::{Failed, borders, instructions, test, tools};
+use crate::{Failed, borders, instructions, k8s, test, tools};
 
 /// Histories that are played: always the same, so that a change is judged by what it changed. New ones: `cargo sim --minutes 3 --coverage`.
 const SEEDS: [&str; 2] = ["1000000", "30000"];
@@ -27,7 +27,8 @@ pub(crate) fn run() -> Result<(), Failed> {
     }
     simulate()?;
     instructions::run(&[])?;
-    test::run(&[])
+    test::run(&[])?;
+    k8s::run(&[])
 }
 
 /// Plays the simulator: every history that broke a promise once, and as many others as reach every branch of interest.

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{root, run as execute};
+use crate::run::{binaries, root, run as execute};
 use crate::services::Service;
-use crate::services::helm::Line;
+use crate::services::helm::{self, Line};
 use crate::services::kube::{self, Image};
 use crate::services::{HELM, Private};
 use crate::test::{Pass, with};
@@ -67,6 +67,9 @@ pub(crate) fn give_images(run: &Path) -> Result<(), Failed> {
     };
     let tesseract_data = tesseract_data()?;
     let images = [
+        named("scheduler-server", &["/bin/scheduler-server"])
+            .with(binaries()?.join("scheduler-server"), "/bin/scheduler-server")
+            .with(helm::binary()?, "/bin/helm"),
         named("scheduler-worker", &["/bin/scheduler-worker"])
             .with(programs.join("scheduler-worker"), "/bin/scheduler-worker"),
         named("command-executor", &["/bin/command-executor"]).with(&executor, "/bin/command-executor"),
