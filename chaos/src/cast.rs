@@ -99,7 +99,12 @@ impl Cast {
             .collect::<anyhow::Result<Vec<_>>>()?;
 
         let policy = json!({"timeouts": {"heartbeat": format!("{}s", heartbeat.as_secs())}});
-        let new = json!({"name": PIPELINE, "partitions": partitions, "policy": policy});
+        let mut new = json!({"name": PIPELINE, "partitions": partitions, "policy": policy});
+        if brokers > 1 {
+            // With one of them away the others have what was accepted, and take more.
+            new["replication"] = json!(brokers);
+            new["topic_settings"] = json!({"min.insync.replicas": (brokers - 1).to_string()});
+        }
         let pipelines = format!("/api/applications/{APPLICATION}/pipelines");
         let made = apis[0]
             .post(&pipelines, &new)

@@ -7,6 +7,7 @@ use scheduler_core::id::Attempt;
 use scheduler_core::policy::{PipelinePolicy, RetryPolicy};
 use scheduler_core::port::gateway::{Lease, TaskState};
 use scheduler_core::shard::{Answer, Found, Input};
+use scheduler_core::task::{TaskOptions, TaskSpec};
 
 #[test]
 fn who_reports_without_a_session_is_to_report_again_until_the_task_is_there() {
@@ -51,6 +52,27 @@ fn a_success_after_a_failure_that_another_worker_told_first_is_taken_within_the_
     assert_eq!(world.state(second.offset), TaskState::Succeeded);
     world.save();
     assert_eq!(world.settled.last(), Some(&(ANNA, 1)));
+}
+
+#[test]
+fn a_success_of_a_hastened_task_is_taken_within_the_grace_though_nobody_saved_that_it_was_hastened() {
+    let mut world = World::new(policy());
+    let later = TaskOptions {
+        not_before: Some(world.now + secs(3_600)),
+        ..TaskOptions::default()
+    };
+    let task = world.arrive(TaskSpec {
+        options: Some(Box::new(later)),
+        ..task()
+    });
+    world.tell(Input::Hasten(task));
+    let lease = world.lease(ANNA);
+    world.crash();
+    world.save();
+    world.attach(ANNA, &[], &[(&lease, success())]);
+    assert_eq!(world.state(task), TaskState::Succeeded);
+    world.save();
+    assert!(world.store.results.contains_key(&task));
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Figures of the Kafka adapters: `measure <bootstrap> append|topics`.
+//! Figures of the Kafka adapters: `measure <bootstrap> append|topics|backlog`.
 //!
 //! `append` writes and reads 128-byte tasks of one pipeline; `topics` makes 1,000 topics of 4 partitions, joins the group, opens a reader
-//! for each partition, and shows memory and the processor time of 30 idle seconds. Everything made is deleted at the end.
+//! for each partition, and shows memory and the processor time of 30 idle seconds; `backlog` opens 2,000 readers, each with 256 KiB before it of
+//! which it takes one record, and shows the memory with all that librdkafka has fetched ahead. Everything made is deleted at the end.
 
 #![expect(clippy::print_stdout, reason = "it is a program that prints figures")]
 
@@ -21,13 +22,14 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let usage = "usage: measure <bootstrap> append|topics";
+    let usage = "usage: measure <bootstrap> append|topics|backlog";
     let (bootstrap, what) = (args.next().ok_or(usage)?, args.next().ok_or(usage)?);
     let mut config = KafkaConfig::new(bootstrap, format!("measure-{:08x}", fastrand::u32(..)));
     config.replication = 1;
     match what.as_str() {
         "append" => append(config).await,
         "topics" => topics(config).await,
+        "backlog" => backlog(config).await,
         _ => Err(usage.into()),
     }
 }
@@ -182,6 +184,68 @@ async fn topics(config: KafkaConfig) -> Result<()> {
         .buffer_unordered(16);
     while let Some(deleted) = running.next().await {
         deleted?;
+    }
+    Ok(())
+}
+
+/// Tasks that wait in each partition, and bytes of each.
+const WAITING: (usize, usize) = (32, 8 << 10);
+
+async fn backlog(config: KafkaConfig) -> Result<()> {
+    let log = KafkaLog::open(config).await?;
+    let topics = 500;
+    let shards: Vec<ShardId> = (1..=topics)
+        .flat_map(|number| {
+            (0..4).map(move |partition| ShardId::new(PipelineId(number), Partition(partition)))
+        })
+        .collect();
+    for number in 1..=topics {
+        log.ensure(&topic(number, 4)?).await?;
+    }
+    let fill = |shard: ShardId| {
+        let log = &log;
+        async move {
+            // As params that do not compress.
+            let task = || TaskSpec::new((0..WAITING.1).map(|_| fastrand::u8(..)).collect::<Vec<u8>>());
+            log.append(shard, (0..WAITING.0).map(|_| task()).collect()).await
+        }
+    };
+    let mut running = futures::stream::iter(shards.iter().copied())
+        .map(fill)
+        .buffer_unordered(16);
+    while let Some(filled) = running.next().await {
+        filled?;
+    }
+    drop(running);
+    println!(
+        "{} partitions with {} KiB each; {} MB",
+        shards.len(),
+        (WAITING.0 * WAITING.1) >> 10,
+        resident()?
+    );
+
+    let mut readers = Vec::new();
+    for shard in &shards {
+        readers.push(log.read(*shard, Offset::ZERO).await?);
+    }
+    let one = ReadLimit { records: 1, bytes: 1 };
+    for reader in &mut readers {
+        reader.next(one, &mut Vec::new()).await?;
+    }
+    let (mut most, mut still) = (resident()?, 0);
+    while still < 10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = resident()?;
+        still = if now > most { 0 } else { still + 1 };
+        most = most.max(now);
+    }
+    println!(
+        "a record of each taken, {} readers stand still: {most} MB",
+        readers.len()
+    );
+    drop(readers);
+    for number in 1..=topics {
+        log.delete(PipelineId(number)).await?;
     }
     Ok(())
 }

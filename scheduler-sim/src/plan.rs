@@ -333,13 +333,15 @@ impl Plan {
             policy.window.max_tasks = policy.window.max_tasks.max(most);
             policy.window.max_span = policy.window.max_span.max(most * 2);
             policy.window.max_bytes = policy.window.max_bytes.max(1 << 20);
-            // And one worker has much to do.
-            self.end_by += 40 * 3_600_000;
         }
         if self.stubborn > 0 {
             // Some are to run while a shard moves away and comes back.
             self.tasks.long = self.tasks.long.max(300);
             self.tasks.longer = self.tasks.longer.max(40_000);
+        }
+        if self.burst > 0 || self.tasks.longer > 0 {
+            // One worker may have much to do.
+            self.end_by += 40 * 3_600_000;
         }
         if self.more_nodes > 0 && self.fleet == 0 {
             // A worker has one session, and does not follow a shard that moves: it must not be missed before the shard comes back, and its time

@@ -67,6 +67,11 @@ impl Parked {
         self.recovered
     }
 
+    /// When the first of those that are not loaded is wanted.
+    pub(super) fn next_wake(&self) -> Timestamp {
+        self.next_wake
+    }
+
     /// Room that is kept for tasks which are being loaded.
     pub(super) fn reserved(&self) -> u32 {
         self.loading
@@ -245,8 +250,9 @@ impl Shard {
         let wake_at = self.wake_at(id);
         let is_long = wake_at > self.now + self.policy.window.park_after && wake_at > self.parked.horizon();
         let slot = self.slot(id);
-        if is_long && slot.attempts > 0 && self.recovery.is_unsure(slot.offset, self.now) {
-            // A worker that has yet to come back may have succeeded in a later attempt: that can be taken only while the task is here.
+        if is_long && self.recovery.is_unsure(slot.offset, self.now) {
+            // A worker that has yet to come back may have succeeded in a later attempt, or in the first one, if the last owner was told to hasten the
+            // task: that can be taken only while the task is here.
             let grace_until = self.recovery.grace_until;
             self.slot_mut(id).state = State::Delayed;
             self.wheel.arm(id, wake_at.min(grace_until));

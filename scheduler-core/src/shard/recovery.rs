@@ -159,7 +159,12 @@ impl Recovery {
 
     /// Whether the last owner or a worker has said something of a row that is not loaded.
     pub(super) fn awaits_rows(&self, tail: u64) -> bool {
-        !self.rows.is_empty() || self.early.range(..tail).next().is_some()
+        !self.rows.is_empty() || self.is_row_spoken_of(tail)
+    }
+
+    /// Whether workers have said something of a row that is not loaded.
+    pub(super) fn is_row_spoken_of(&self, tail: u64) -> bool {
+        self.early.range(..tail).next().is_some()
     }
 
     /// Of how many tasks that are not there workers have said something.

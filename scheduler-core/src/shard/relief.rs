@@ -49,8 +49,14 @@ impl Shard {
 
     /// Whether workers have spoken of a task that is to come and has not.
     fn awaits_spoken_of(&self) -> bool {
-        !self.parked.is_recovered() && self.recovery.spoken_of() > 0
-            || self.recovery.is_spoken_of_from(self.ring.tail())
+        let tail = self.ring.tail();
+        let is_row_to_come = if self.parked.is_recovered() {
+            // One that the last owner had in memory by another clock, and that has come due here since.
+            self.recovery.is_row_spoken_of(tail) && self.parked.next_wake() <= self.now
+        } else {
+            self.recovery.spoken_of() > 0
+        };
+        is_row_to_come || self.recovery.is_spoken_of_from(tail)
     }
 
     /// The oldest task in the ring, if it alone keeps a ring that is too long from moving on.

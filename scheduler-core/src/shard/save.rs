@@ -122,7 +122,10 @@ impl Shard {
         match ending {
             Ending::Succeeded => {
                 self.counts.succeeded += 1;
-                self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
+                // Of what an earlier owner leased and did not save, nobody knows when it began.
+                if slot.started_at > 0 {
+                    self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
+                }
             }
             Ending::Cancelled | Ending::Duplicate | Ending::Expired => self.counts.cancelled += 1,
         }

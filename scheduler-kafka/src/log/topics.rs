@@ -237,13 +237,13 @@ impl Topics {
 
     /// What the leader of the partition says can be read.
     pub(crate) async fn bounds(&self, shard: ShardId, name: Arc<str>) -> Result<Bounds, LogError> {
-        let _question = self.questions.acquire().await.map_err(unavailable)?;
+        let question = self.questions.acquire().await.map_err(unavailable)?;
         let partition = index(shard)?;
         let deadline = Instant::now() + self.config.request_timeout;
         let mut pause = FIRST_PAUSE;
         let (low, high) = loop {
-            let (admin, name, patience) = (self.admin.clone(), name.clone(), self.config.request_timeout);
-            let marks = blocking(move || admin.inner().fetch_watermarks(&name, partition, patience)).await?;
+            let (admin, topic, patience) = (self.admin.clone(), name.clone(), self.config.request_timeout);
+            let marks = blocking(move || admin.inner().fetch_watermarks(&topic, partition, patience)).await?;
             match marks {
                 Ok(marks) => break marks,
                 // Of a partition that was just made, or whose leader has just changed, brokers may not know yet that it is theirs.
@@ -251,7 +251,16 @@ impl Topics {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(error) => return Err(self.missing_or_away(shard, error)),
+                Err(error) => {
+                    // The next question is another one.
+                    drop(question);
+                    // While brokers come and go, a client may not know a partition that they know.
+                    let missing = error.rdkafka_error_code().is_some_and(is_missing);
+                    if missing && self.exists(shard, &name).await? {
+                        return Err(unavailable(error));
+                    }
+                    return Err(self.missing_or_away(shard, error));
+                }
             }
         };
         let offset = |mark: i64| u64::try_from(mark).map(Offset).map_err(unavailable);
@@ -278,8 +287,12 @@ impl Topics {
             return Ok(false);
         }
         let metadata = self.metadata(Some(name.to_owned())).await?;
-        let found = metadata.topics().first().map_or(0, ready_partitions);
-        let exists = shard.partition.0 < found;
+        // One without a leader is there, and comes back with a broker.
+        let found = metadata
+            .topics()
+            .first()
+            .map_or(0, |topic| topic.partitions().len());
+        let exists = usize::try_from(shard.partition.0).is_ok_and(|partition| partition < found);
         if !exists {
             self.write(|table| table.known.remove(&shard.pipeline));
         }

@@ -37,7 +37,7 @@ pub(crate) struct Hosted {
     /// Whether it has loaded all rows that its last owner had in memory.
     pub(crate) recovered: bool,
     /// Up to where its first page went: what its last owner had in memory is wanted by then.
-    pub(super) inherited_until: Option<Timestamp>,
+    pub(crate) inherited_until: Option<Timestamp>,
 }
 
 /// Who waits for a checkpoint.

@@ -112,11 +112,12 @@ impl World {
         if report.token.epoch > epoch {
             return true;
         }
-        // A row that is wanted later, or of an attempt that this owner itself has given up, is the store's alone, and late words of it are not
-        // remembered.
+        // A row that was wanted later when the shard came up, or of an attempt that this owner itself has given up, is the store's alone, and late
+        // words of it are not remembered, whether or not it has come due since.
         let rows = self.store.shards.get(&partition);
         let row = rows.and_then(|rows| rows.parked.get(&report.offset));
-        let is_parked = row.is_some_and(|row| row.wake_at > now || report.token.epoch == epoch);
+        let inherited = hosted.inherited_until.map_or(now, |until| until.min(now));
+        let is_parked = row.is_some_and(|row| row.wake_at > inherited || report.token.epoch == epoch);
         match node
             .machine
             .shard(partition)
