@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "helm/installed.rs"]
+#[expect(dead_code, reason = "this is for tests with nodes as well")]
 mod installed;
 #[path = "helm/world.rs"]
 #[expect(dead_code, reason = "this is for tests with nodes as well")]
@@ -13,8 +14,9 @@ use world::{PIPELINES, WORKER, World, eventually};
 
 #[tokio::test]
 async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else() {
-    let installed = Installed::new().await;
-    let kubeconfig = installed.kubeconfig().display().to_string();
+    let installed = Installed::new(&["deployer=helm"]);
+    let account = installed.account().await;
+    let kubeconfig = account.kubeconfig().display().to_string();
     let arguments = [
         ("--kubeconfig", kubeconfig.as_str()),
         ("--worker-url", "http://scheduler:50050"),
@@ -45,9 +47,9 @@ async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else(
         ("rbac.authorization.k8s.io", "clusterroles", "bind"),
         ("rbac.authorization.k8s.io", "clusterrolebindings", "create"),
     ] {
-        assert!(!installed.may(group, resource, verb).await, "{verb} {resource}");
+        assert!(!account.may(group, resource, verb).await, "{verb} {resource}");
     }
-    assert!(installed.may("", "serviceaccounts", "impersonate").await);
+    assert!(account.may("", "serviceaccounts", "impersonate").await);
     world.stop().await;
     installed.remove();
 }

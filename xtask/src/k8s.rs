@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{root, run as execute};
+use crate::run::{binaries, root, run as execute};
 use crate::services::Service;
-use crate::services::helm::Line;
+use crate::services::helm::{self, Line};
 use crate::services::kube::{self, Image};
 use crate::services::{HELM, Private};
-use crate::test::{Pass, with};
+use crate::test::{PROGRAMS, Pass, with};
 use crate::{Failed, tools};
 
 /// As the charts call them without being told. A registry that is not named is Docker's.
@@ -25,14 +25,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
         Service::Keda,
         Service::Registry,
     ];
-    let build = ["build", "-p", "scheduler-server"];
     // A cluster that was there before has the images already.
     let prepare = |services: &Private| match kube::address(services.run()) {
         Some(_) => give_images(services.run()),
         None => Ok(()),
     };
-    let pods = Pass::of(&["test", "-p", "scheduler-tests", "--test", "k8s"]);
-    let in_pods = with(services, &build, prepare, &pods, arguments);
+    // Of the whole workspace, so that nothing is built anew that `cargo xtask test` has built.
+    let pods = Pass::of(&["test", "--workspace", "--test", "k8s"]);
+    let in_pods = with(services, &PROGRAMS, prepare, &pods, arguments);
     // Who names tests means those.
     if !arguments.is_empty() {
         return in_pods;
@@ -40,14 +40,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     in_pods.and(with_helm_4())
 }
 
-/// The tests of the deployer that `cargo xtask test` does with helm 3, where there is an API server alone.
+/// What `cargo xtask test` does with helm 3, where there is an API server alone: tests of the deployer, and of servers that have it.
 fn with_helm_4() -> Result<(), Failed> {
     let pass = Pass {
-        command: &["test", "-p", "scheduler-deploy", "--test", "helm"],
+        command: &["test", "--workspace", "--test", "helm"],
         environment: vec![(HELM, Line::Four.binary()?.display().to_string())],
     };
-    let build = ["test", "-p", "scheduler-deploy", "--test", "helm", "--no-run"];
-    with(&[Service::Kube], &build, |_| Ok(()), &pass, &[])
+    with(&[Service::Kube], &PROGRAMS, |_| Ok(()), &pass, &[])
 }
 
 /// Gives the node of a run directory what the pods of the tests are made of.
@@ -67,6 +66,9 @@ pub(crate) fn give_images(run: &Path) -> Result<(), Failed> {
     };
     let tesseract_data = tesseract_data()?;
     let images = [
+        named("scheduler-server", &["/bin/scheduler-server"])
+            .with(binaries()?.join("scheduler-server"), "/bin/scheduler-server")
+            .with(helm::binary()?, "/bin/helm"),
         named("scheduler-worker", &["/bin/scheduler-worker"])
             .with(programs.join("scheduler-worker"), "/bin/scheduler-worker"),
         named("command-executor", &["/bin/command-executor"]).with(&executor, "/bin/command-executor"),

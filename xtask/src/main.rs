@@ -27,7 +27,7 @@ cargo xtask COMMAND
   test [ARGS]   build everything and run every test, on real servers too; ARGS go to `cargo test`
   test-k8s [ARGS]
                 tests of charts where there are pods: Kubernetes with this machine as a node, played nodes, KEDA and a registry,
-                and the deployer's tests with helm 4; as root, since pods run; ARGS go to `cargo test`
+                and tests of deploying with helm 4; as root, since pods run; ARGS go to `cargo test`
   ci            what must hold before a change is taken: format, lints, documents, borders, test
   borders       check which crate may see which
   configuration write docs/configuration.md from the programs' own definitions

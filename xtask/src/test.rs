@@ -16,11 +16,12 @@ pub(crate) const XTASK: &str = "SCHEDULER_XTASK";
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     tools::ensure()?;
     let services = &[Service::Kafka, Service::Tidb, Service::Kube];
-    // Tests start real processes; what cargo would build of itself for `cargo test` does not cover all of them.
-    let build = ["build", "--workspace", "--bins", "--examples"];
     let all = Pass::of(&["test", "--workspace", "--no-fail-fast"]);
-    with(services, &build, |_| Ok(()), &all, arguments)
+    with(services, &PROGRAMS, |_| Ok(()), &all, arguments)
 }
+
+/// Builds what tests start as processes, which cargo would not all build of itself for `cargo test`.
+pub(crate) const PROGRAMS: [&str; 4] = ["build", "--workspace", "--bins", "--examples"];
 
 /// Tests that cargo runs at once.
 #[derive(Clone, Debug)]

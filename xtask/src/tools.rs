@@ -164,7 +164,8 @@ fn apt_get(arguments: &[&str]) -> Command {
     command
 }
 
-fn is_root() -> bool {
+/// Whether everything may be done.
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0)
 }

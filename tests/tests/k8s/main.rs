@@ -6,6 +6,9 @@
     reason = "how long things took is for people to look at"
 )]
 
+#[path = "../helm/installed.rs"]
+#[expect(dead_code, reason = "this is for tests without nodes as well")]
+mod installed;
 #[path = "../helm/world.rs"]
 #[expect(dead_code, reason = "this is for tests without nodes as well")]
 mod world;
@@ -13,5 +16,6 @@ mod world;
 mod played;
 mod pods;
 mod scaled;
+mod scheduler;
 mod sources;
 mod web;

@@ -1,7 +1,11 @@
 //! Workers that really run: the images of agent and executor in pods of a real node, and real tasks through them.
 
+use std::path::Path;
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{Api as Kube, DeleteParams, ListParams};
 use scheduler_examples::Pictures;
 use serde_json::{Value, json};
 
@@ -91,6 +95,57 @@ async fn in_pods_the_example_of_ocr_reads_pictures() {
     assert!(deleted.status.is_success(), "{}", deleted.body);
     println!("ocr: removed in {:.1} s", begun.elapsed().as_secs_f64());
     assert!(world.deployments().await.is_empty());
+    world.until_gone().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn in_pods_one_that_is_to_go_ends_its_task_first() {
+    let charts = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("charts");
+    let mut world = world(&[("--chart-root", charts.to_str().unwrap())]).await;
+    let new = json!({"name": "slow", "chart": charts.join("pipeline"), "replicas": {"min": 1, "max": 1}, "values": {
+        "pipeline": [{"executor": "sleep", "commands": ["sleep 8", "echo slept"]}],
+        "executors": [{"name": "sleep", "image": "workload-scheduler/busybox:0.1.0"}],
+        "nodeSelector": {"type": "real"}}});
+    let created = world.api().post(PIPELINES, &new).await.unwrap();
+    assert_eq!(created.status, 201, "{}", created.body);
+    until_rollout(&world, "slow", ready(1)).await;
+    let task = world
+        .api()
+        .post(&World::pipeline("slow"), &json!({}))
+        .await
+        .unwrap();
+    let task = format!(
+        "{}/tasks/{}",
+        World::pipeline("slow"),
+        task.body["id"].as_str().unwrap()
+    );
+    let until = async |state: &str| {
+        eventually(async || {
+            let shown = world.api().get(&task).await.unwrap().body;
+            if shown["state"] == state {
+                Ok(shown)
+            } else {
+                Err(format!("not {state}: {shown}: {}", world.log()))
+            }
+        })
+        .await
+    };
+    until("running").await;
+    let pods: Kube<Pod> = Kube::namespaced(world.client(), &world.name());
+    let all = pods.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(all.len(), 1);
+    pods.delete(&all[0].name_any(), &DeleteParams::default())
+        .await
+        .unwrap();
+    let ended = until("succeeded").await;
+    assert_eq!(ended["attempts"], 1, "{ended}");
+    assert_eq!(ended["output"]["1:sleep"], json!(["", "slept\n"]), "{ended}");
+    let deleted = world.api().delete(&World::pipeline("slow")).await.unwrap();
+    assert!(deleted.status.is_success(), "{}", deleted.body);
     world.until_gone().await;
     world.stop().await;
 }

@@ -4,7 +4,6 @@
 //! the cluster are not resolved for them, its services have no addresses, and nothing outside of the machine is reached.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,8 +11,8 @@ use super::super::cache::{self, make, write};
 use super::super::process::{Record, processes, signal};
 use super::images::{self, Image};
 use super::keys;
-use crate::Failed;
 use crate::run::{output, run as execute};
+use crate::{Failed, tools};
 
 /// Where distributions put the plugins of the network.
 const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
@@ -35,8 +34,7 @@ pub(crate) fn address(run: &Path) -> Option<String> {
 
 /// Refuses where it cannot be done.
 pub(crate) fn check() -> Result<(), Failed> {
-    let is_root = Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() == 0);
-    if is_root {
+    if tools::is_root() {
         Ok(())
     } else {
         Err("a node that runs pods needs root".to_owned())
