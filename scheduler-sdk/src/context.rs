@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use scheduler_proto::worker::Lease;
-use scheduler_proto::worker::report::Outcome;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::{Input, LeaseKey};
+use crate::session::LeaseKey;
+use crate::tasks::Said;
 
 /// What a handler knows about its task, and its line back to the scheduler. Cheap to clone.
 ///
@@ -22,32 +22,37 @@ pub struct Context {
 struct Inner {
     lease: Lease,
     key: LeaseKey,
-    definition: Bytes,
+    worker: Arc<Surroundings>,
     /// Made when somebody asks for it: most tasks are over before anybody does.
     cancelled: OnceLock<CancellationToken>,
-    inputs: mpsc::Sender<Input>,
+}
+
+/// What the tasks of a worker have in common.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) definition: Bytes,
+    /// To the driver.
+    pub(crate) said: mpsc::Sender<Said>,
 }
 
 impl Context {
-    pub(crate) fn new(lease: Lease, definition: Bytes, inputs: mpsc::Sender<Input>) -> Self {
-        Self::with_token(lease, definition, OnceLock::new(), inputs)
+    pub(crate) fn new(lease: Lease, worker: Arc<Surroundings>) -> Self {
+        Self::with_token(lease, worker, OnceLock::new())
     }
 
     /// Cancelled by whoever has the token.
     pub(crate) fn with_token(
         lease: Lease,
-        definition: Bytes,
+        worker: Arc<Surroundings>,
         cancelled: OnceLock<CancellationToken>,
-        inputs: mpsc::Sender<Input>,
     ) -> Self {
         let key = lease.r#ref.map(LeaseKey::from).unwrap_or_default();
         Self {
             inner: Arc::new(Inner {
                 lease,
                 key,
-                definition,
+                worker,
                 cancelled,
-                inputs,
             }),
         }
     }
@@ -85,7 +90,7 @@ impl Context {
 
     /// The pipeline's definition as the scheduler sent it before this task: JSON, empty if it has none.
     pub fn definition(&self) -> &Bytes {
-        &self.inner.definition
+        &self.inner.worker.definition
     }
 
     /// Cancelled when the scheduler wants the task stopped or the worker has to end. Who does not heed it is dropped
@@ -94,23 +99,16 @@ impl Context {
         self.inner.cancelled.get_or_init(CancellationToken::new)
     }
 
-    /// Says how the task has ended.
-    pub(crate) async fn end(&self, outcome: Outcome) {
-        let lease = self.inner.key;
-        // An error says that the worker has ended.
-        let _ = self.inner.inputs.send(Input::Ended { lease, outcome }).await;
-    }
-
     /// Tells how far the task is, as any JSON. Only the latest is kept, and it is sent a few times a second at most.
     pub async fn progress(&self, progress: &(impl Serialize + Sync)) {
         match serde_json::to_vec(progress) {
             Ok(json) => {
-                let input = Input::Progressed {
+                let progressed = Said::Progressed {
                     lease: self.inner.key,
                     progress: json.into(),
                 };
                 // An error says that the worker has ended, and nobody is there to be told.
-                let _ = self.inner.inputs.send(input).await;
+                let _ = self.inner.worker.said.send(progressed).await;
             }
             Err(error) => tracing::warn!(%error, "progress that is no JSON"),
         }

@@ -6,41 +6,30 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rustc_hash::FxHashMap;
-use scheduler_proto::worker::Lease;
-use scheduler_proto::worker::report::Outcome;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
 
-use crate::Context;
-use crate::handler::{self, Attempt, TaskService};
 use crate::link::{self, Event, Link};
-use crate::session::{Fleet, Input, LeaseKey, Located, Output, Site};
+use crate::session::{Fleet, Input, Located, Output, Site};
+use crate::tasks::{Said, Tasks};
 use crate::worker::{Options, RunError, Worker, endpoint};
 
 /// What tasks say before the driver looks: a word or two of each.
-const INPUTS: usize = 1024;
+const SAID: usize = 1024;
 /// Inputs that are handled before their outputs are done.
 const BATCH: usize = 256;
 
 pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
-    let (inputs, from_tasks) = mpsc::channel(INPUTS);
+    let (said, mut from_tasks) = mpsc::channel(SAID);
     let mut shutdown = worker.shutdown;
     let mut driver = Driver {
         application: worker.session.application.clone(),
         pipeline: worker.session.pipeline.clone(),
         fleet: Fleet::new(worker.session),
-        tasks: Tasks {
-            service: worker.service,
-            options: worker.options.clone(),
-            definition: Bytes::new(),
-            inputs,
-            running: FxHashMap::default(),
-        },
+        tasks: Tasks::new(worker.service, worker.options.clone(), said),
         links: BTreeMap::new(),
         locating: None,
         locate_at: Instant::now(),
@@ -58,21 +47,17 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         spare: Vec::new(),
     };
 
-    let mut from_tasks = from_tasks;
     let mut out = Vec::new();
     let mut ending = Ending::No;
     loop {
         driver.follow();
-        let wake = driver
-            .fleet
-            .next_deadline()
-            .map(|deadline| driver.started + deadline);
+        let wake = driver.next_wake();
         let connect_at = driver.next_connect();
         let locate_at = driver.next_locate();
         tokio::select! {
             (site, event) = next_event(&mut driver.links) => driver.hear(&site, event, &mut out),
             located = answered(&mut driver.locating) => driver.locate_ended(located, &mut out),
-            Some(input) = from_tasks.recv() => driver.tell(input, &mut out),
+            Some(said) = from_tasks.recv() => driver.tell(said, &mut out),
             () = at(connect_at), if connect_at.is_some() => driver.connect(),
             () = at(locate_at), if locate_at.is_some() => driver.locate(),
             () = at(wake) => {}
@@ -96,14 +81,15 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
             },
         }
         for _ in 0..BATCH {
-            if let Ok(input) = from_tasks.try_recv() {
-                driver.tell(input, &mut out);
+            if let Ok(said) = from_tasks.try_recv() {
+                driver.tell(said, &mut out);
             } else if let Some((site, event)) = driver.try_next() {
                 driver.hear(&site, event, &mut out);
             } else {
                 break;
             }
         }
+        driver.tasks.help();
         driver.fleet.flush(driver.started.elapsed(), &mut out);
         driver.act(&mut out);
 
@@ -286,11 +272,36 @@ impl Driver {
         })
     }
 
-    fn tell(&mut self, input: Input, out: &mut Vec<(Site, Output)>) {
-        if let Input::Ended { lease, .. } = &input {
-            self.tasks.running.remove(lease);
+    fn tell(&mut self, said: Said, out: &mut Vec<(Site, Output)>) {
+        match said {
+            Said::Progressed { lease, progress } => {
+                self.fleet.ended(Input::Progressed { lease, progress }, out);
+            }
+            Said::Ended {
+                lease,
+                outcome,
+                was_quick,
+            } => {
+                self.tasks.ended(lease, was_quick);
+                self.fleet.ended(Input::Ended { lease, outcome }, out);
+            }
+            Said::Began {
+                ended,
+                waiting,
+                were_quick,
+            } => {
+                self.tasks.began(&ended, waiting, were_quick);
+                for (lease, outcome) in ended {
+                    self.fleet.ended(Input::Ended { lease, outcome }, out);
+                }
+            }
         }
-        self.fleet.ended(input, out);
+    }
+
+    /// When there is something to do though nothing has happened.
+    fn next_wake(&self) -> Option<Instant> {
+        let flush = self.fleet.next_deadline().map(|deadline| self.started + deadline);
+        flush.into_iter().chain(self.tasks.next_help()).min()
     }
 
     fn hear(&mut self, site: &Site, event: Event, out: &mut Vec<(Site, Output)>) {
@@ -359,14 +370,14 @@ impl Driver {
                         self.fleet.handle(&site, Input::Disconnected, out);
                     }
                 }
-                Output::Start(lease) => {
+                Output::Start(leases) => {
                     if let Some(line) = self.links.get_mut(&site) {
                         line.failures = 0;
                     }
-                    self.tasks.start(lease);
+                    self.tasks.start(leases);
                 }
                 Output::Stop(key) => self.tasks.cancel(key),
-                Output::Define(definition) => self.tasks.definition = definition,
+                Output::Define(definition) => self.tasks.define(definition),
                 Output::Reconnect(why) => {
                     let wait = self.leave(&site);
                     tracing::info!(?site, why, retry_in = ?wait, "connecting anew");
@@ -376,85 +387,6 @@ impl Driver {
             }
         }
         self.spare = outputs;
-    }
-}
-
-/// The tasks that run.
-struct Tasks {
-    service: TaskService,
-    options: Options,
-    definition: Bytes,
-    inputs: mpsc::Sender<Input>,
-    running: FxHashMap<LeaseKey, Running>,
-}
-
-struct Running {
-    context: Context,
-    /// The handler at work, or who waits for it to heed its cancellation.
-    task: Option<AbortOnDropHandle<()>>,
-    is_cancelled: bool,
-}
-
-impl Tasks {
-    fn start(&mut self, lease: Lease) {
-        let params = lease.params.clone();
-        let context = Context::new(lease, self.definition.clone(), self.inputs.clone());
-        let running = context.clone();
-        let work = handler::run(
-            self.service.clone(),
-            Attempt {
-                params,
-                context: context.clone(),
-            },
-            self.options.max_output_bytes,
-        );
-        let task = tokio::spawn(async move {
-            let outcome = work.await;
-            context.end(outcome).await;
-        });
-        self.running.insert(
-            running.lease(),
-            Running {
-                context: running,
-                task: Some(AbortOnDropHandle::new(task)),
-                is_cancelled: false,
-            },
-        );
-    }
-
-    fn cancel(&mut self, key: LeaseKey) {
-        if let Some(running) = self.running.get_mut(&key) {
-            running.cancel(self.options.cancel_grace);
-        }
-    }
-
-    fn cancel_all(&mut self) {
-        for running in self.running.values_mut() {
-            running.cancel(self.options.cancel_grace);
-        }
-    }
-}
-
-impl Running {
-    fn cancel(&mut self, grace: Duration) {
-        self.context.cancelled().cancel();
-        if !std::mem::replace(&mut self.is_cancelled, true)
-            && let Some(task) = self.task.take()
-        {
-            let waits = tokio::spawn(end_within(grace, task, self.context.clone()));
-            self.task = Some(AbortOnDropHandle::new(waits));
-        }
-    }
-}
-
-/// Drops a task that has been told to stop and does not end within the grace.
-async fn end_within(grace: Duration, mut task: AbortOnDropHandle<()>, context: Context) {
-    if tokio::time::timeout(grace, &mut task).await.is_err() {
-        task.abort();
-        if task.await.is_err_and(|error| error.is_cancelled()) {
-            let why = "the worker was told to stop and dropped the task";
-            context.end(Outcome::Failed(why.to_owned())).await;
-        }
     }
 }
 

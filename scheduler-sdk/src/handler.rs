@@ -1,7 +1,10 @@
 //! From a typed async function to a service that layers can wrap and the driver can call.
 
+use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::task::{self, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -9,7 +12,7 @@ use scheduler_proto::worker::report::Outcome;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _, service_fn};
+use tower::{BoxError, Service as _, ServiceExt as _, service_fn};
 
 use crate::{Context, TaskError};
 
@@ -66,11 +69,49 @@ fn parse<In: DeserializeOwned>(params: &[u8]) -> Result<In, TaskError> {
     serde_json::from_slice(json).map_err(|error| TaskError::permanent(format!("params: {error}")))
 }
 
+/// The rest of an attempt.
+pub(crate) type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// How far an attempt is after its first step.
+pub(crate) enum Begun {
+    Ended(Outcome),
+    /// It waits for something.
+    Waits(Work),
+}
+
 /// Runs one attempt to its end, whatever that is.
 pub(crate) async fn run(service: TaskService, attempt: Attempt, max_output_bytes: usize) -> Outcome {
-    let answer = AssertUnwindSafe(async { service.oneshot(attempt).await })
-        .catch_unwind()
-        .await;
+    let answer = async { service.oneshot(attempt).await };
+    end(answer, max_output_bytes).await
+}
+
+/// Runs one attempt for as long as it does not wait. A service that is not ready is asked once more, by a clone of its own.
+pub(crate) fn begin(
+    service: &mut TaskService,
+    attempt: Attempt,
+    max_output_bytes: usize,
+    cx: &mut task::Context<'_>,
+) -> Begun {
+    let first = panic::catch_unwind(AssertUnwindSafe(|| match service.poll_ready(cx) {
+        Poll::Pending => Begun::Waits(Box::pin(run(service.clone(), attempt, max_output_bytes))),
+        Poll::Ready(Err(error)) => Begun::Ended(outcome(Ok(Err(error)), max_output_bytes)),
+        Poll::Ready(Ok(())) => {
+            let mut answer = service.call(attempt);
+            match answer.poll_unpin(cx) {
+                Poll::Ready(answer) => Begun::Ended(outcome(Ok(answer), max_output_bytes)),
+                Poll::Pending => Begun::Waits(Box::pin(end(answer, max_output_bytes))),
+            }
+        }
+    }));
+    first.unwrap_or_else(|panic| Begun::Ended(outcome(Err(panic), max_output_bytes)))
+}
+
+async fn end(answer: impl Future<Output = Result<Bytes, BoxError>>, max_output_bytes: usize) -> Outcome {
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    outcome(answer, max_output_bytes)
+}
+
+fn outcome(answer: Result<Result<Bytes, BoxError>, Box<dyn Any + Send>>, max_output_bytes: usize) -> Outcome {
     match answer {
         Ok(Ok(output)) if output.len() > max_output_bytes => Outcome::Rejected(format!(
             "the output is {} bytes long, at most {max_output_bytes} are taken; store it elsewhere and return where",

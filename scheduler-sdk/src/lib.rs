@@ -52,6 +52,7 @@ mod link;
 pub mod session;
 mod shutdown;
 mod status;
+mod tasks;
 pub mod testing;
 mod worker;
 

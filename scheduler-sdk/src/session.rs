@@ -13,19 +13,20 @@
 
 mod dealer;
 mod fleet;
+mod held;
 mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_proto::worker::session_request::Kind as Request;
 use scheduler_proto::worker::session_response::Kind as Response;
-use scheduler_proto::worker::{Hello, Lease, LeaseRef, Progress, Report, Reports, Unit};
+use scheduler_proto::worker::{Hello, Lease, LeaseRef, Progress, Reports, Unit};
 
 pub use self::fleet::{Fleet, Located, Site};
+use self::held::{Held, State};
 use self::unsettled::{Reports as Kept, Unsettled};
 
 /// Bytes of reports in one message, at most, below the 4 MiB that gRPC servers take unless told otherwise.
@@ -119,8 +120,8 @@ pub enum Input {
 pub enum Output {
     /// Send this on the open stream.
     Send(Request),
-    /// Begin with this task; answer [`Input::Ended`].
-    Start(Lease),
+    /// Begin with these tasks; answer each with [`Input::Ended`].
+    Start(Vec<Lease>),
     /// The server wants this task stopped; it still has to end.
     Stop(LeaseKey),
     /// What tasks started from now on are to run.
@@ -138,10 +139,8 @@ pub enum Output {
 pub struct Session {
     config: SessionConfig,
     stage: Stage,
-    held: BTreeMap<LeaseKey, Held>,
+    held: Held,
     unsettled: Unsettled,
-    /// Of `unsettled`: made since the last flush, not sent on this stream yet.
-    unsent: Vec<Report>,
     progress: BTreeMap<LeaseKey, Bytes>,
     next_progress: Duration,
     /// Credits given on this stream and not used yet.
@@ -170,7 +169,7 @@ struct Shared {
 /// What a session has of one partition.
 #[derive(Debug, Default)]
 struct Portion {
-    held: BTreeMap<LeaseKey, Held>,
+    held: BTreeMap<LeaseKey, State>,
     progress: BTreeMap<LeaseKey, Bytes>,
     reports: Kept,
 }
@@ -196,21 +195,14 @@ enum Drain {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Held {
-    Running,
-    Stopping,
-}
-
 impl Session {
     /// A session that is not connected yet.
     pub fn new(config: SessionConfig) -> Self {
         Self {
             config,
             stage: Stage::Closed,
-            held: BTreeMap::new(),
+            held: Held::default(),
             unsettled: Unsettled::default(),
-            unsent: Vec::new(),
             progress: BTreeMap::new(),
             next_progress: Duration::ZERO,
             credits: 0,
@@ -239,7 +231,7 @@ impl Session {
             Input::Received(response) => self.receive(response, out),
             Input::Ended { lease, outcome } => self.end(lease, outcome, out),
             Input::Progressed { lease, progress } => {
-                if self.held.contains_key(&lease) {
+                if self.held.contains(lease) {
                     self.progress.insert(lease, progress);
                 }
             }
@@ -323,7 +315,6 @@ impl Session {
         self.close();
         self.opened += 1;
         self.stage = Stage::Greeting;
-        self.unsent.clear();
         self.unsettled.begin_session();
 
         let mut hello = Hello {
@@ -331,22 +322,22 @@ impl Session {
             pipeline: self.config.pipeline.clone(),
             worker_id: Bytes::copy_from_slice(&self.config.worker_id),
             name: self.config.name.clone(),
-            held: self.held.keys().map(|&key| key.into()).collect(),
+            held: self.held.keys().into_iter().map(LeaseRef::from).collect(),
             reported: Vec::new(),
             shares: self.shared.is_some(),
             number: self.opened,
         };
         let mut bytes = 0;
-        for report in self.unsettled.iter() {
-            bytes += report.encoded_len();
-            if bytes <= MAX_REPORTS_BYTES {
-                hello.reported.push(report.clone());
-            } else {
-                // It follows in a message of its own; until then it counts as held, lest the task be given to another.
-                hello.held.extend(report.r#ref);
-                self.unsent.push(report.clone());
+        self.unsettled.send(|report, weight| {
+            bytes += weight;
+            let fits = bytes <= MAX_REPORTS_BYTES;
+            if fits {
+                hello.reported.push(report);
             }
-        }
+            fits
+        });
+        // The rest follows in messages of its own; until then it counts as held, lest its tasks be given to another.
+        hello.held.extend(self.unsettled.unsent().map(LeaseRef::from));
         if let Some(shared) = &self.shared {
             // The node may be the owner of more than is known here: what others have is not to be given to others still.
             hello
@@ -389,9 +380,7 @@ impl Session {
             (Response::Welcome(_), Stage::Open { .. }) => {
                 out.push(Output::Warn("the server said welcome twice"));
             }
-            (Response::Leases(leases), _) => {
-                leases.leases.into_iter().for_each(|lease| self.take(lease, out));
-            }
+            (Response::Leases(leases), _) => self.take(leases.leases, out),
             (Response::Settled(settled), _) => {
                 let too_late = |shared: &Shared| shared.given_up.contains(&settled.partition);
                 if !self.shared.as_ref().is_some_and(too_late)
@@ -425,47 +414,53 @@ impl Session {
 
     /// Has an attempt stopped, if it runs; whoever said so need not be the node that this session is with.
     fn stop(&mut self, key: LeaseKey, out: &mut Vec<Output>) {
-        if let Some(held @ Held::Running) = self.held.get_mut(&key) {
-            *held = Held::Stopping;
+        if self.held.stop(key) {
             out.push(Output::Stop(key));
         }
     }
 
-    fn take(&mut self, lease: Lease, out: &mut Vec<Output>) {
-        let Some(key) = lease.r#ref.map(LeaseKey::from) else {
-            return out.push(Output::Warn("the server sent a lease without its name"));
-        };
-        let had_room = self.credits > 0;
-        self.credits = self.credits.saturating_sub(1);
-        self.void_credits = self.void_credits.saturating_sub(1);
-        if self.unsettled.contains(key) || self.held.contains_key(&key) {
-            return;
+    fn take(&mut self, leases: Vec<Lease>, out: &mut Vec<Output>) {
+        let mut begun = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let Some(key) = lease.r#ref.map(LeaseKey::from) else {
+                out.push(Output::Warn("the server sent a lease without its name"));
+                continue;
+            };
+            let had_room = self.credits > 0;
+            self.credits = self.credits.saturating_sub(1);
+            self.void_credits = self.void_credits.saturating_sub(1);
+            if self.held.contains(key) || self.unsettled.contains(key) {
+                continue;
+            }
+            if self.is_draining() || !had_room {
+                self.unsettled.push(key, Outcome::Returned(Unit {}));
+                continue;
+            }
+            // The server has given the task up for lost and leases it again: the older attempt is in vain.
+            for older in self.running_of(key) {
+                if !begun.is_empty() {
+                    out.push(Output::Start(std::mem::take(&mut begun)));
+                }
+                self.stop(older, out);
+            }
+            self.held.insert(key, State::Running);
+            begun.push(lease);
         }
-        if self.is_draining() || !had_room {
-            return self.report(key, Outcome::Returned(Unit {}));
+        if !begun.is_empty() {
+            out.push(Output::Start(begun));
         }
-        // The server has given the task up for lost and leases it again: the older attempt is in vain.
-        self.supersede(key, out);
-        self.held.insert(key, Held::Running);
-        out.push(Output::Start(lease));
+    }
+
+    /// Attempts of a task that are running.
+    fn running_of(&self, key: LeaseKey) -> Vec<LeaseKey> {
+        // Nothing is allocated for none.
+        self.held.running(key.partition, key.offset).collect()
     }
 
     /// Stops other attempts of a task.
     fn supersede(&mut self, key: LeaseKey, out: &mut Vec<Output>) {
-        let same_task = LeaseKey {
-            epoch: 0,
-            attempt: 0,
-            ..key
-        }..=LeaseKey {
-            epoch: u32::MAX,
-            attempt: u32::MAX,
-            ..key
-        };
-        for (&older, held) in self.held.range_mut(same_task) {
-            if *held == Held::Running {
-                *held = Held::Stopping;
-                out.push(Output::Stop(older));
-            }
+        for older in self.running_of(key) {
+            self.stop(older, out);
         }
     }
 
@@ -482,12 +477,12 @@ impl Session {
 
     /// Whether it has this attempt.
     fn holds(&self, key: LeaseKey) -> bool {
-        self.held.contains_key(&key)
+        self.held.contains(key)
     }
 
     /// Every attempt that it holds, or has reported and not had settled.
     fn keys(&self) -> impl Iterator<Item = LeaseKey> {
-        self.held.keys().copied().chain(self.unsettled.keys())
+        self.held.keys().into_iter().chain(self.unsettled.keys())
     }
 
     /// Whether it has anything of a partition.
@@ -507,10 +502,8 @@ impl Session {
         {
             shared.given_up.insert(partition);
         }
-        self.unsent
-            .retain(|report| report.r#ref.is_none_or(|lease| lease.partition != partition));
         Portion {
-            held: self.held.extract_if(.., |key, _| of_it(key)).collect(),
+            held: self.held.take(partition),
             progress: self.progress.extract_if(.., |key, _| of_it(key)).collect(),
             reports: self.unsettled.give_up(partition),
         }
@@ -542,7 +535,9 @@ impl Session {
         if self.drain == Drain::Done {
             self.drain = Drain::Asked;
         }
-        self.held.extend(held);
+        for (key, state) in held {
+            self.held.insert(key, state);
+        }
         self.progress.extend(progress);
         self.unsettled.take_over(partition, reports);
         if self.stage != Stage::Closed {
@@ -553,39 +548,28 @@ impl Session {
 
     fn end(&mut self, key: LeaseKey, outcome: Outcome, out: &mut Vec<Output>) {
         self.progress.remove(&key);
-        match self.held.remove(&key) {
+        match self.held.remove(key) {
             None => out.push(Output::Warn("a task ended that was not running")),
             // Work that was finished all the same is worth more than none.
-            Some(Held::Stopping) if !matches!(outcome, Outcome::Succeeded(_)) => {
-                self.report(key, Outcome::Stopped(Unit {}));
+            Some(State::Stopping) if !matches!(outcome, Outcome::Succeeded(_)) => {
+                self.unsettled.push(key, Outcome::Stopped(Unit {}));
             }
-            Some(_) => self.report(key, outcome),
+            Some(_) => self.unsettled.push(key, outcome),
         }
-    }
-
-    fn report(&mut self, key: LeaseKey, outcome: Outcome) {
-        let report = Report {
-            r#ref: Some(key.into()),
-            outcome: Some(outcome),
-        };
-        if self.is_open() || self.stage == Stage::Greeting {
-            self.unsent.push(report.clone());
-        }
-        self.unsettled.push(key, report);
     }
 
     fn send_reports(&mut self, out: &mut Vec<Output>) {
         let mut message = Reports::default();
         let mut bytes = 0;
-        for report in self.unsent.drain(..) {
-            let length = unsettled::weight(&report);
-            if bytes + length > MAX_REPORTS_BYTES && !message.reports.is_empty() {
+        self.unsettled.send(|report, weight| {
+            if bytes + weight > MAX_REPORTS_BYTES && !message.reports.is_empty() {
                 out.push(Output::Send(Request::Reports(std::mem::take(&mut message))));
                 bytes = 0;
             }
-            bytes += length;
+            bytes += weight;
             message.reports.push(report);
-        }
+            true
+        });
         if !message.reports.is_empty() {
             out.push(Output::Send(Request::Reports(message)));
         }

@@ -8,8 +8,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::context::Surroundings;
 use crate::handler::{self, Attempt, TaskService};
-use crate::session::Input;
+use crate::tasks::Said;
 use crate::{Context, TaskError};
 
 /// One attempt at one task, to be given to a handler.
@@ -105,13 +106,17 @@ impl Trial {
             run_until_ms: u64::MAX,
             ..Lease::default()
         };
-        let (inputs, mut received) = mpsc::channel(16);
-        let context = Context::with_token(lease, self.definition, self.cancelled.into(), inputs);
+        let (said, mut received) = mpsc::channel(16);
+        let worker = Surroundings {
+            definition: self.definition,
+            said,
+        };
+        let context = Context::with_token(lease, worker.into(), self.cancelled.into());
         let work = handler::run(service, Attempt { params, context }, usize::MAX);
         let gather = async {
             let mut progress = Vec::new();
-            while let Some(input) = received.recv().await {
-                if let Input::Progressed { progress: json, .. } = input {
+            while let Some(said) = received.recv().await {
+                if let Said::Progressed { progress: json, .. } = said {
                     progress.push(serde_json::from_slice(&json).unwrap_or_default());
                 }
             }

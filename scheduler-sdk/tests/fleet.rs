@@ -113,11 +113,13 @@ impl World {
                         stream.to_node.push_back(said);
                     }
                 }
-                Output::Start(lease) => {
-                    let key = LeaseKey::from(lease.r#ref.unwrap());
-                    *self.started.entry((key.partition, key.offset)).or_default() += 1;
-                    self.running.insert(key);
-                    assert!(self.running.len() <= self.concurrency, "too many at once");
+                Output::Start(leases) => {
+                    for lease in leases {
+                        let key = LeaseKey::from(lease.r#ref.unwrap());
+                        *self.started.entry((key.partition, key.offset)).or_default() += 1;
+                        self.running.insert(key);
+                        assert!(self.running.len() <= self.concurrency, "too many at once");
+                    }
                 }
                 Output::Stop(key) => panic!("{key:?} is stopped"),
                 Output::Reconnect(_) => _ = self.streams.remove(&site),

@@ -168,7 +168,7 @@ fn every_ended_task_is_reported_and_makes_room() {
     let tasks = [key(0, 1, 1), key(1, 1, 1)];
     assert_eq!(
         world.hear(leases(&tasks)),
-        tasks.map(|key| Output::Start(lease(key)))
+        [Output::Start(tasks.map(lease).to_vec())]
     );
     let out = world.end(tasks[0], done());
     assert_eq!(sent_reports(&out), [report(tasks[0], done())]);
@@ -196,7 +196,7 @@ fn a_newer_attempt_stops_the_older() {
     world.hear(leases(&[older]));
     assert_eq!(
         world.hear(leases(&[newer])),
-        [Output::Stop(older), Output::Start(lease(newer))]
+        [Output::Stop(older), Output::Start(vec![lease(newer)])]
     );
 }
 
@@ -512,10 +512,12 @@ proptest! {
             };
             for output in input {
                 match output {
-                    Output::Start(lease) => {
-                        let key = LeaseKey::from(lease.r#ref.unwrap());
-                        running.insert(key);
-                        prop_assert!(started.insert(key), "started twice");
+                    Output::Start(leases) => {
+                        for lease in leases {
+                            let key = LeaseKey::from(lease.r#ref.unwrap());
+                            running.insert(key);
+                            prop_assert!(started.insert(key), "started twice");
+                        }
                     }
                     Output::Send(Request::Credit(more)) => credit += more,
                     Output::Send(Request::Drain(_)) => credit = 0,

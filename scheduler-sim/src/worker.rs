@@ -236,11 +236,15 @@ impl World {
                         self.send_to_node(conn, said);
                     }
                 }
-                Output::Start(lease) => {
+                Output::Start(leases) => {
                     if let Some(line) = self.workers[index].lines.get_mut(&site) {
                         line.failures = 0;
                     }
-                    self.start_task(index, &lease);
+                    for lease in leases {
+                        if self.workers[index].is_up {
+                            self.start_task(index, &lease);
+                        }
+                    }
                 }
                 Output::Stop(key) => self.stop_task(index, key),
                 Output::Define(_) => (),

@@ -174,7 +174,7 @@ impl Fleet {
     pub fn handle(&mut self, site: &Site, input: Input, out: &mut Vec<(Site, Output)>) {
         let was_open = self.sessions.get(site).is_some_and(Session::is_open);
         match &input {
-            Input::Connected => self.tell_elsewhere(site),
+            Input::Connected => self.open(site),
             Input::Disconnected => self.lose(site),
             Input::Received(response) => self.listen(site, response, out),
             Input::Ended { .. } | Input::Progressed { .. } | Input::Drain => {}
@@ -183,9 +183,7 @@ impl Fleet {
             return;
         };
         let mut said = Vec::new();
-        session.opened = self.opened;
         session.handle(input, &mut said);
-        self.opened = session.opened;
         if session.is_open() && !was_open {
             self.failures.remove(site);
             if *site != Site::Home {
@@ -203,9 +201,11 @@ impl Fleet {
         let (Input::Ended { lease, .. } | Input::Progressed { lease, .. }) = &input else {
             return;
         };
-        let holder = self.sessions.iter().find(|(_, session)| session.holds(*lease));
-        if let Some(site) = holder.map(|(site, _)| site.clone()) {
-            self.handle(&site, input, out);
+        let mut sessions = self.sessions.iter_mut();
+        if let Some((site, session)) = sessions.find(|(_, session)| session.holds(*lease)) {
+            let mut said = Vec::new();
+            session.handle(input, &mut said);
+            out.extend(said.into_iter().map(|output| (site.clone(), output)));
         }
     }
 
@@ -354,17 +354,17 @@ impl Fleet {
         !self.was_reached && !self.sessions.is_empty() && self.sessions.keys().all(is_lost)
     }
 
-    /// Before a hello: what the worker's other sessions have.
-    fn tell_elsewhere(&mut self, site: &Site) {
+    /// Before a hello: how many there were before it, and what the worker's other sessions have.
+    fn open(&mut self, site: &Site) {
         let others = self.sessions.iter().filter(|(other, _)| *other != site);
         let keys: Vec<LeaseKey> = others.flat_map(|(_, session)| session.keys()).collect();
         self.moved.retain(|(from, _)| from != site);
-        if let Some(shared) = self
-            .sessions
-            .get_mut(site)
-            .and_then(|session| session.shared.as_mut())
-        {
-            shared.elsewhere = keys;
+        if let Some(session) = self.sessions.get_mut(site) {
+            session.opened = self.opened;
+            self.opened += 1;
+            if let Some(shared) = &mut session.shared {
+                shared.elsewhere = keys;
+            }
         }
     }
 
