@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{NodeId, Offset, Partition, Tenure};
+use scheduler_core::id::{Epoch, NodeId, Offset, Partition, Tenure};
 use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::{DeadTask, ParkedTask};
 use scheduler_core::port::log::{Bounds, ReadLimit};
@@ -61,9 +61,11 @@ pub(crate) enum StoreAnswer {
     Saved(Vec<Saved>),
     Done,
     Rows(Vec<ParkedTask>),
+    /// With the epoch that the shard has then.
+    Next(Vec<ParkedTask>, Epoch),
     Keys(Vec<SeenKey>),
-    Row(Option<ParkedTask>),
-    Dead(Option<DeadTask>),
+    Row(Option<ParkedTask>, Epoch),
+    Dead(Option<DeadTask>, Epoch),
 }
 
 /// A call of the log by a node.
@@ -164,16 +166,17 @@ impl World {
                 ..
             } => StoreAnswer::Rows(self.store.page(*partition, *until, *after, *limit)),
             StoreOp::Next { partition, last, .. } => {
-                StoreAnswer::Rows(self.store.page(*partition, Timestamp::MAX, *last, 1))
+                let next = self.store.page(*partition, Timestamp::MAX, *last, 1);
+                StoreAnswer::Next(next, Epoch(self.store.shard(*partition).epoch))
             }
             StoreOp::Keys(partition, _) => StoreAnswer::Keys(self.store.shard(*partition).keys.clone()),
             StoreOp::Row(request) => {
                 let rows = self.store.shard(request.partition);
-                StoreAnswer::Row(rows.parked.get(&request.offset).cloned())
+                StoreAnswer::Row(rows.parked.get(&request.offset).cloned(), Epoch(rows.epoch))
             }
             StoreOp::Dead(request) => {
                 let rows = self.store.shard(request.partition);
-                StoreAnswer::Dead(rows.dead.get(&request.offset).cloned())
+                StoreAnswer::Dead(rows.dead.get(&request.offset).cloned(), Epoch(rows.epoch))
             }
         }
     }

@@ -31,6 +31,7 @@ points! {
     Rebalanced: "placement moved shards",
     RevokeTimeout: "a shard was declared lost because it was not let go",
     ZombieFenced: "a save of a replaced owner was fenced",
+    RowsOfAnother: "a replaced owner read rows after another had claimed the shard",
     ReclaimedAfterFence: "a fenced owner that is still assigned claimed anew",
     Quarantined: "a shard was quarantined",
     StoreUnavailable: "the store was unavailable",

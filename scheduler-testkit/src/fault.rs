@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
+use scheduler_core::id::{Epoch, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
 use scheduler_core::key::SeenKey;
 use scheduler_core::name::Name;
 use scheduler_core::outcome::{DeadTask, FinishedTask, ParkedTask};
@@ -270,6 +270,10 @@ impl<S: CheckpointStore> CheckpointStore for FaultyStore<S> {
 
     async fn release(&self, tenure: Tenure) -> Result<(), StoreError> {
         self.faults.around("release", self.inner.release(tenure)).await
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        self.faults.around("epoch", self.inner.epoch(shard)).await
     }
 
     async fn parked(

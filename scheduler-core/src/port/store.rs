@@ -49,6 +49,8 @@ pub enum PreviousOwner {
 /// - A checkpoint under an epoch that is not the stored one changes nothing and is [`Saved::Fenced`].
 /// - A `save` that failed or was dropped may have happened; the same call again is safe and ends in the same state.
 /// - After [`release`](Self::release) the tenure's saves are fenced.
+/// - What was read of a shard before [`epoch`](Self::epoch) answered with a tenure's epoch is that tenure's own or older: an owner that is fenced
+///   and does not know it must not take in what its successor has saved, for it may have ended itself what it finds there.
 #[async_trait]
 pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
     /// Takes the shard over for `node`.
@@ -59,6 +61,9 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
 
     /// Says that the tenure's last checkpoint is its last word. A tenure that is replaced already stays so.
     async fn release(&self, tenure: Tenure) -> Result<(), StoreError>;
+
+    /// The epoch of the shard's last claim; 0 if nobody has claimed it.
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError>;
 
     /// Parked tasks with `wake_at` up to `until`, the earliest first (at equal times by offset), at most `limit`, beginning after `after`.
     async fn parked(

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use scheduler_core::checkpoint::Checkpoint;
-use scheduler_core::id::{CheckpointId, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
+use scheduler_core::id::{CheckpointId, Epoch, NodeId, Offset, PipelineId, ShardId, TaskId, Tenure};
 use scheduler_core::key::{KeyHash, SeenKey};
 use scheduler_core::outcome::ParkedTask;
 use scheduler_core::port::store::{CheckpointStore, Claimed, Saved, StoreError};
@@ -168,9 +168,7 @@ impl Prepared {
     fn stage(self, staged: &mut Staged<'_>) -> Result<Saved, StoreError> {
         let shard = self.tenure.shard;
         let Some(mut row) = ShardRow::load(staged, shard)? else {
-            return Ok(Saved::Fenced {
-                stored: scheduler_core::id::Epoch(0),
-            });
+            return Ok(Saved::Fenced { stored: Epoch(0) });
         };
         if !row.is_held_under(self.tenure.epoch) {
             return Ok(Saved::Fenced { stored: row.epoch });
@@ -267,6 +265,14 @@ impl CheckpointStore for EmbeddedStore {
                 row.save(staged, tenure.shard);
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        self.read(move |engine| {
+            let row = ShardRow::load(&Staged::new(engine), shard)?;
+            Ok(row.map_or(Epoch(0), |row| row.epoch))
         })
         .await
     }

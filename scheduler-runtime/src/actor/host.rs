@@ -395,7 +395,7 @@ impl PipelineActor {
         }
     }
 
-    fn fenced(&mut self, now: Timestamp, partition: Partition, stored: Epoch) {
+    pub(super) fn fenced(&mut self, now: Timestamp, partition: Partition, stored: Epoch) {
         let shard = self.shard_id(partition);
         warn!(%shard, epoch = stored.0, "shard has another owner");
         let Some(hosted) = self.hosted.get_mut(&partition) else {
@@ -539,17 +539,21 @@ impl PipelineActor {
         until: Timestamp,
         limit: usize,
     ) {
-        let (store, shard) = (self.world.store.clone(), self.shard_id(partition));
+        let Some(Tenure { shard, epoch }) = self.machine.shard(partition).map(Shard::tenure) else {
+            return;
+        };
+        let store = self.world.store.clone();
         self.spawn_for(partition, async move |line| {
             let page = || async {
                 let tasks = store.parked(shard, until, after, limit).await?;
                 let last = tasks.last().map(|task| (task.wake_at, task.offset)).or(after);
                 let next = store.parked(shard, Timestamp::MAX, last, 1).await?;
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
-                Ok::<_, StoreError>((tasks, next_wake))
+                Ok::<_, StoreError>((tasks, next_wake, store.epoch(shard).await?))
             };
             let word = match until_done("loading parked tasks", page).await {
-                Ok((tasks, next_wake)) => Word::Unpark(number, tasks, next_wake),
+                Ok((.., stored)) if stored != epoch => Word::Fenced(stored),
+                Ok((tasks, next_wake, _)) => Word::Unpark(number, tasks, next_wake),
                 Err(problem) => Word::NoParked(in_full(&problem)),
             };
             line.tell(word).await;

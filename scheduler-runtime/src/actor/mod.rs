@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use scheduler_core::id::{Offset, Partition, ShardId, WorkerId};
+use scheduler_core::id::{Epoch, Offset, Partition, ShardId, WorkerId};
 use scheduler_core::key::KeyHash;
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::port::catalog::Pipeline;
@@ -68,6 +68,15 @@ pub(crate) type Durable = oneshot::Receiver<()>;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Mark(u64);
 
+/// Where what was read from the store belongs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadAt {
+    /// The shard's mark before the reading.
+    pub(crate) mark: Mark,
+    /// The shard's epoch after it, as the store has it.
+    pub(crate) epoch: Epoch,
+}
+
 /// What can be said to an actor.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -95,8 +104,8 @@ pub(crate) enum Message {
     ),
     /// A worker gives signs of life without a session.
     Extend(WorkerId, Vec<HeldLease>, oneshot::Sender<Vec<Answer>>),
-    /// Somebody changes tasks of a partition: nothing of it, if what it stands on was read at another mark than the shard's.
-    Change(Partition, Vec<Input>, Option<Mark>, oneshot::Sender<Changed>),
+    /// Somebody changes tasks of a partition: nothing of it, if what it stands on was read at another mark than the shard's, or under another owner.
+    Change(Partition, Vec<Input>, Option<ReadAt>, oneshot::Sender<Changed>),
     /// What is known of tasks.
     Find(Partition, Vec<Offset>, oneshot::Sender<Vec<Found>>),
     /// Which tasks run for idempotency keys.
@@ -367,8 +376,8 @@ impl PipelineActor {
             Message::Close(session, complete) => self.close(now, session, complete),
             Message::Report(worker, reports, reply) => self.report(now, worker, reports, reply),
             Message::Extend(worker, leases, reply) => self.extend(now, worker, leases, reply),
-            Message::Change(partition, inputs, mark, reply) => {
-                self.change(now, partition, inputs, mark, reply);
+            Message::Change(partition, inputs, read_at, reply) => {
+                self.change(now, partition, inputs, read_at, reply);
             }
             Message::Find(partition, offsets, reply) => {
                 let find = |offset| self.find(partition, offset);
@@ -445,11 +454,17 @@ impl PipelineActor {
         now: Timestamp,
         partition: Partition,
         inputs: Vec<Input>,
-        read_at: Option<Mark>,
+        read_at: Option<ReadAt>,
         reply: oneshot::Sender<Changed>,
     ) {
+        let epoch = self.machine.shard(partition).map(|shard| shard.tenure().epoch);
+        if let (Some(epoch), Some(read_at)) = (epoch, read_at)
+            && read_at.epoch > epoch
+        {
+            self.fenced(now, partition, read_at.epoch);
+        }
         let mark = self.mark_of(partition);
-        let is_fresh = read_at.is_none_or(|read_at| read_at == mark);
+        let is_fresh = read_at.is_none_or(|read_at| read_at.mark == mark);
         let answers = is_fresh.then(|| {
             let handle = |input| {
                 let fetched = match &input {

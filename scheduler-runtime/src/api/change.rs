@@ -10,7 +10,7 @@ use scheduler_core::shard::{Answer, Input};
 
 use super::LocalNode;
 use super::{error, saved};
-use crate::actor::{Mark, Message};
+use crate::actor::{Mark, Message, ReadAt};
 use crate::directory::Served;
 
 /// Dead letters handled at once.
@@ -26,7 +26,7 @@ impl LocalNode {
         served: &Served,
         shard: ShardId,
         inputs: Vec<Input>,
-        read_at: Option<Mark>,
+        read_at: Option<ReadAt>,
     ) -> Result<Result<Vec<Answer>, Mark>, ApiError> {
         let gone = || error::unavailable("the task's shard is moving to another node");
         let change = |reply| Message::Change(shard.partition, inputs, read_at, reply);
@@ -67,13 +67,14 @@ impl LocalNode {
         stored: &Stored,
     ) -> Result<(Vec<Answer>, Option<Offset>), ApiError> {
         // No shard has this mark, so the first time nothing is done.
-        let (mut mark, mut inputs, mut lowest) = (Mark::default(), Vec::new(), None);
+        let (mut read_at, mut inputs, mut lowest) = (ReadAt::default(), Vec::new(), None);
         for _ in 0..=MOST_READS {
-            match self.change_all(served, shard, inputs, Some(mark)).await? {
+            match self.change_all(served, shard, inputs, Some(read_at)).await? {
                 Ok(answers) => return Ok((answers, lowest)),
-                Err(now) => mark = now,
+                Err(now) => read_at.mark = now,
             }
             (inputs, lowest) = self.read_stored(shard, stored).await?;
+            read_at.epoch = self.inner.store.epoch(shard).await.map_err(error::of_store)?;
         }
         Err(error::unavailable("the task's shard is too busy for this now"))
     }

@@ -1,16 +1,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use scheduler_core::id::NodeId;
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{
     AccessApi as _, AdminApi as _, ApiError, PipelineChange, TaskApi as _, TaskState, WorkerApi as _,
     WorkerEvent,
 };
 use scheduler_core::port::store::CheckpointStore as _;
+use scheduler_core::task::TaskOptions;
 use scheduler_testkit::fault::Fault;
 
 use crate::world::{
-    ANNA, BERT, EVER, Worker, World, config, create, create_with, held, me, new_pipeline, path, soon,
+    ANNA, BERT, EVER, Worker, World, config, create, create_with, held, me, new_pipeline, now, path, soon,
     success, tasks,
 };
 
@@ -185,9 +187,7 @@ async fn a_second_claim_on_the_same_store_makes_the_first_owner_stop_and_say_so(
     let mut worker = Worker::open(&node, &path, ANNA).await;
     worker.credit(1).await;
     let lease = worker.leases(1).await.remove(0);
-    soon(world.store.claim(ids[0].shard, scheduler_core::id::NodeId(99)))
-        .await
-        .unwrap();
+    soon(world.store.claim(ids[0].shard, NodeId(99))).await.unwrap();
     worker.report(&lease, success()).await;
     worker.until(|event| matches!(event, WorkerEvent::Moved(_))).await;
     assert!(
@@ -199,6 +199,26 @@ async fn a_second_claim_on_the_same_store_makes_the_first_owner_stop_and_say_so(
     let view = soon(node.pipeline(&path)).await.unwrap();
     assert!(view.problems[0].contains("another node"), "{:?}", view.problems);
     assert_eq!(view.counts.running, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_owner_takes_in_no_rows_of_its_successor() {
+    let world = World::default();
+    let node = world.start().await;
+    let path = create(&node, "p").await;
+    let mut later = tasks(1);
+    later[0].options = Some(Box::new(TaskOptions {
+        not_before: Some(now() + Duration::from_hours(2)),
+        ..TaskOptions::default()
+    }));
+    let id = soon(node.submit(&path, later)).await.unwrap()[0];
+    while world.store.parked_task(id).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let other = world.store.claim(id.shard, NodeId(99)).await.unwrap();
+    // It has nothing to save, so only the row can tell it that it was replaced.
+    let leases = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap();
+    assert!(leases[0].token.epoch > other.epoch, "{:?}", leases[0].token);
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,11 +250,7 @@ async fn a_quarantined_shard_says_so_and_comes_up_when_somebody_resumes_the_pipe
     let ids = soon(node.submit(&path, tasks(1))).await.unwrap();
     soon(node.shutdown()).await;
     for node in 1..=4 {
-        world
-            .store
-            .claim(ids[0].shard, scheduler_core::id::NodeId(node))
-            .await
-            .unwrap();
+        world.store.claim(ids[0].shard, NodeId(node)).await.unwrap();
     }
     let node = world.start().await;
     let problems = loop {

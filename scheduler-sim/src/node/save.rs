@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::id::{Epoch, Partition};
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::store::Saved;
 use scheduler_core::shard::Input;
@@ -59,6 +60,12 @@ impl World {
             is_late: false,
             op,
         });
+    }
+
+    /// Whether the store has another epoch of a shard than the shard here.
+    fn is_over(&self, index: usize, partition: Partition, stored: Epoch) -> bool {
+        let shard = self.nodes[index].machine.shard(partition);
+        shard.is_some_and(|shard| shard.tenure().epoch != stored)
     }
 
     /// Takes the store's answer.
@@ -153,10 +160,14 @@ impl World {
                     page,
                     ..
                 },
-                StoreAnswer::Rows(next),
+                StoreAnswer::Next(next, epoch),
             ) => {
                 if !self.stays(index, partition, call.stay) {
                     return;
+                }
+                if self.is_over(index, partition, epoch) {
+                    self.coverage.hit(Point::RowsOfAnother);
+                    return self.fenced(index, now, partition);
                 }
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
                 let tasks = Arc::unwrap_or_clone(page);
@@ -174,8 +185,15 @@ impl World {
                 };
                 self.event(index, now, Event::Shard(partition, input));
             }
-            (StoreOp::Row(request), StoreAnswer::Row(row)) => self.row_read(index, &request, row),
-            (StoreOp::Dead(request), StoreAnswer::Dead(row)) => self.dead_read(index, &request, row),
+            (StoreOp::Row(request), StoreAnswer::Row(_, epoch))
+            | (StoreOp::Dead(request), StoreAnswer::Dead(_, epoch))
+                if self.is_over(index, request.partition, epoch) =>
+            {
+                self.coverage.hit(Point::RowsOfAnother);
+                self.fenced(index, now, request.partition);
+            }
+            (StoreOp::Row(request), StoreAnswer::Row(row, _)) => self.row_read(index, &request, row),
+            (StoreOp::Dead(request), StoreAnswer::Dead(row, _)) => self.dead_read(index, &request, row),
             (op, answer) => unreachable!("{answer:?} is no answer to {op:?}"),
         }
     }

@@ -18,6 +18,7 @@ macro_rules! checkpoint_contract {
             $world,
             a_first_claim_finds_nothing,
             each_claim_raises_the_epoch,
+            the_epoch_is_that_of_the_last_claim,
             claims_at_once_get_different_epochs,
             a_claim_finds_the_newest_checkpoint,
             a_claim_learns_how_the_last_owner_left,
@@ -245,6 +246,21 @@ pub async fn a_shard_that_nobody_claimed_is_fenced(world: &mut dyn StoreWorld) {
         .await
         .expect("a claim succeeds");
     assert_eq!(claimed.previous, PreviousOwner::None);
+}
+
+/// Whoever asks for a shard's epoch hears that of its last claim, whatever became of the owner.
+pub async fn the_epoch_is_that_of_the_last_claim(world: &mut dyn StoreWorld) {
+    let stores = world.open().await;
+    let epoch = async || stores.checkpoints.epoch(shard(1, 0)).await.expect("an epoch");
+    assert_eq!(epoch().await, Epoch(0));
+    claim(&stores, shard(1, 1)).await;
+    assert_eq!(epoch().await, Epoch(0), "the other shard's");
+    let first = claim(&stores, shard(1, 0)).await;
+    assert_eq!(epoch().await, first.epoch);
+    let newer = claim(&stores, shard(1, 0)).await;
+    assert_eq!(epoch().await, newer.epoch);
+    stores.checkpoints.release(newer).await.expect("a release");
+    assert_eq!(epoch().await, newer.epoch);
 }
 
 /// After its release a tenure saves nothing more.

@@ -171,6 +171,10 @@ impl CheckpointStore for MemoryStore {
         Ok(())
     }
 
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        Ok(self.look(shard, |row| row.epoch).unwrap_or(Epoch(0)))
+    }
+
     async fn parked(
         &self,
         shard: ShardId,

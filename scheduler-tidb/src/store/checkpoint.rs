@@ -154,6 +154,16 @@ impl CheckpointStore for TidbStore {
         })
     }
 
+    async fn epoch(&self, shard: ShardId) -> Result<Epoch, StoreError> {
+        let epoch: Option<u32> = tries!(self.database, |connection| async {
+            let query = sqlx::query_scalar("SELECT epoch FROM shard WHERE pipeline = ? AND partition_no = ?")
+                .bind(shard.pipeline.0)
+                .bind(shard.partition.0);
+            Ok::<_, Fail<StoreError>>(query.fetch_optional(connection).await?)
+        })?;
+        Ok(Epoch(epoch.unwrap_or_default()))
+    }
+
     async fn parked(
         &self,
         shard: ShardId,
