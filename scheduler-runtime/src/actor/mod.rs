@@ -232,6 +232,8 @@ pub(crate) struct PipelineActor {
     crashes: Crashes,
     recorders: BTreeMap<Partition, Recorder>,
     sessions: BTreeMap<SessionId, Telling>,
+    /// Those of them that have been told something in this turn.
+    told: Vec<SessionId>,
     polls: BTreeMap<SessionId, Polling>,
     watchers: Watchers,
     draining: bool,
@@ -273,6 +275,7 @@ impl PipelineActor {
             crashes: Crashes::default(),
             recorders: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            told: Vec::new(),
             polls: BTreeMap::new(),
             watchers: Watchers::default(),
             draining: false,

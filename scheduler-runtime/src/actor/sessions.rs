@@ -52,6 +52,9 @@ impl PipelineActor {
         if self.draining {
             batch.push(WorkerEvent::GoAway);
         }
+        if !batch.is_empty() {
+            self.told.push(session);
+        }
         self.sessions.insert(session, Telling { teller, batch });
         self.event(now, Event::Open(session, hello));
     }
@@ -105,12 +108,18 @@ impl PipelineActor {
 
     pub(super) fn tell(&mut self, session: SessionId, event: WorkerEvent) {
         if let Some(telling) = self.sessions.get_mut(&session) {
+            if telling.batch.is_empty() {
+                self.told.push(session);
+            }
             telling.batch.push(event);
         }
     }
 
     pub(super) fn tell_all(&mut self, event: &WorkerEvent) {
-        for telling in self.sessions.values_mut() {
+        for (session, telling) in &mut self.sessions {
+            if telling.batch.is_empty() {
+                self.told.push(*session);
+            }
             telling.batch.push(event.clone());
         }
     }
@@ -125,9 +134,11 @@ impl PipelineActor {
     /// Sends each session what has come together for it. Answers whether one of them had to be ended, so that there is more to do.
     pub(super) fn tell_sessions(&mut self, now: Timestamp) -> bool {
         let mut ended = Vec::new();
-        for (session, telling) in &mut self.sessions {
-            if !telling.batch.is_empty() && !telling.teller.0.put(&mut telling.batch) {
-                ended.push(*session);
+        for session in self.told.drain(..) {
+            if let Some(telling) = self.sessions.get_mut(&session)
+                && !telling.teller.0.put(&mut telling.batch)
+            {
+                ended.push(session);
             }
         }
         for session in &ended {
