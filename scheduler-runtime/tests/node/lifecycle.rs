@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use scheduler_core::id::NodeId;
+use scheduler_core::id::{Epoch, NodeId, TaskId};
+use scheduler_core::name::PipelinePath;
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{
     AccessApi as _, AdminApi as _, ApiError, PipelineChange, TaskApi as _, TaskState, WorkerApi as _,
@@ -9,6 +10,7 @@ use scheduler_core::port::gateway::{
 };
 use scheduler_core::port::store::CheckpointStore as _;
 use scheduler_core::task::TaskOptions;
+use scheduler_runtime::Node;
 use scheduler_testkit::fault::Fault;
 
 use crate::world::{
@@ -201,9 +203,8 @@ async fn a_second_claim_on_the_same_store_makes_the_first_owner_stop_and_say_so(
     assert_eq!(view.counts.running, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replaced_owner_takes_in_no_rows_of_its_successor() {
-    let world = World::default();
+/// A node that was replaced as owner of a parked task's shard, and can hear of it only as it reads the row. Answers the newer epoch.
+async fn replaced(world: &World) -> (Node, PipelinePath, TaskId, Epoch) {
     let node = world.start().await;
     let path = create(&node, "p").await;
     let mut later = tasks(1);
@@ -216,9 +217,32 @@ async fn a_replaced_owner_takes_in_no_rows_of_its_successor() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let other = world.store.claim(id.shard, NodeId(99)).await.unwrap();
-    // It has nothing to save, so only the row can tell it that it was replaced.
-    let leases = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap();
-    assert!(leases[0].token.epoch > other.epoch, "{:?}", leases[0].token);
+    world.faults.set("save", Fault::Unavailable);
+    (node, path, id, other.epoch)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_owner_changes_no_row_of_its_successor() {
+    let world = World::default();
+    let (node, path, id, _) = replaced(&world).await;
+    let refused = soon(node.cancel(&path, id)).await.unwrap_err();
+    assert!(matches!(refused, ApiError::Unavailable { .. }), "{refused:?}");
+    let problems = soon(node.pipeline(&path)).await.unwrap().problems;
+    assert!(problems[0].contains("another node"), "{problems:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_owner_takes_in_no_rows_of_its_successor() {
+    let world = World::default();
+    let (node, path, _, newer) = replaced(&world).await;
+    // Whoever waits is told that the shard leaves, and asks again.
+    let lease = loop {
+        if let Some(lease) = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap().pop() {
+            break lease;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(lease.token.epoch > newer, "{:?}", lease.token);
 }
 
 #[tokio::test(start_paused = true)]
