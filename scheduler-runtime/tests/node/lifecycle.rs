@@ -114,7 +114,7 @@ async fn a_poll_is_answered_when_the_node_goes_down() {
 async fn a_node_that_is_dropped_lets_go_of_everything() {
     let world = World::default();
     let store = Arc::new(world.store.clone());
-    let node = scheduler_runtime::Node::builder(Arc::new(world.log.clone()), store.clone())
+    let node = Node::builder(Arc::new(world.log.clone()), store.clone())
         .config(config())
         .start()
         .await
