@@ -39,6 +39,10 @@
 //! # }
 //! ```
 //!
+//! Each task is a task of the runtime's, so many run at once on all its threads. As long as handlers end within microseconds and wait for nothing, some of
+//! them go one after the other, which takes a third of the time; the first that waits, or takes longer, ends that, and those that stand
+//! behind one that blocks its thread are taken away from it after 10 ms. Work that blocks for long belongs on `tokio::task::spawn_blocking`, as everywhere.
+//!
 //! A worker keeps each report until the scheduler has made it durable, and after a loss of the connection shows what it
 //! holds and what it reported: a crash of the scheduler alone repeats nothing. On shutdown it drains.
 //!
