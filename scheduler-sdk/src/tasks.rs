@@ -241,7 +241,7 @@ impl Tasks {
                 self.quick = 0;
                 let key = lease.r#ref.map(LeaseKey::from).unwrap_or_default();
                 self.start_one(lease);
-                if self.stopping.remove(&key) {
+                if self.stopping.remove(&key) || self.stops_all {
                     self.cancel(key);
                 }
             }
