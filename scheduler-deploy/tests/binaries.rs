@@ -160,7 +160,7 @@ async fn the_coreutils_chart_runs_a_task_in_real_processes() {
         application: name("examples"),
         pipeline: name("coreutils"),
     };
-    let facts = deployer.inspect(&path, &deployment).await.unwrap();
+    let facts = deployer.inspect(&path, &deployment.clone().into()).await.unwrap();
 
     let (reports, mut reported) = mpsc::unbounded_channel();
     let scheduler = OneTask {

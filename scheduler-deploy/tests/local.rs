@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::port::catalog::{Deployment, Replicas};
-use scheduler_core::port::deploy::{DeployError, Deployer as _, Rollout, RolloutPhase, Wanted};
+use scheduler_core::port::deploy::{BusyWorker, DeployError, Deployer as _, Rollout, RolloutPhase, Wanted};
 use scheduler_deploy::local::{LocalConfig, LocalDeployer};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe;
@@ -202,6 +202,32 @@ async fn workers_start_scale_and_end() {
     assert_eq!(workspaces, 0);
 }
 
+#[tokio::test]
+async fn those_that_are_busy_go_last() {
+    let mut world = World::new(&PATIENT.replace("say end;", "say $PIPELINE_AGENT__NAME;")).await;
+    world.apply(3, 3).await;
+    for _ in 0..3 {
+        world.started().await;
+    }
+    world.phase(RolloutPhase::Ready).await;
+    let busy = |name: &str, tasks| BusyWorker {
+        name: name.to_owned(),
+        tasks,
+    };
+    let fewer = async |world: &mut World, workers, busy: &[BusyWorker]| {
+        world.deployer.spare(ID, workers, busy).await.unwrap();
+        let mut wanted = world.wanted(workers, workers);
+        wanted.version = 5 - u64::from(workers);
+        world.deployer.apply(wanted).await.unwrap();
+        world.said().await
+    };
+    let all = [busy("p1-2", 1), busy("p1-3", 2), busy("p2-1", 9)];
+    assert_eq!(fewer(&mut world, 2, &all).await, "worker p1-1");
+    assert_eq!(fewer(&mut world, 1, &all).await, "worker p1-2");
+    world.deployer.remove(ID).await.unwrap();
+    assert_eq!(world.said().await, "worker p1-3");
+}
+
 fn glob_workspaces(directory: &Path) -> usize {
     let replicas = std::fs::read_dir(directory.join("state")).unwrap().flatten();
     replicas
@@ -389,7 +415,7 @@ async fn a_chart_is_looked_at_without_deploying_it() {
     let wanted = world.wanted(1, 1);
     let facts = world
         .deployer
-        .inspect(&wanted.path, &wanted.deployment)
+        .inspect(&wanted.path, &wanted.deployment.clone().into())
         .await
         .unwrap();
     assert_eq!(facts.definition, None);
@@ -397,7 +423,11 @@ async fn a_chart_is_looked_at_without_deploying_it() {
         chart: "/nowhere".into(),
         ..wanted.deployment
     };
-    let error = world.deployer.inspect(&wanted.path, &missing).await.unwrap_err();
+    let error = world
+        .deployer
+        .inspect(&wanted.path, &missing.into())
+        .await
+        .unwrap_err();
     assert!(matches!(error, DeployError::Invalid { field, .. } if field == "chart"));
     assert_eq!(world.processes(), 0);
 }

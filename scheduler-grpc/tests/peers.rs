@@ -169,6 +169,7 @@ async fn ask_all(node: &dyn PeerGateway) -> Vec<String> {
         format!("{:?}", node.extend(path, worker, vec![held(1), held(2)]).await),
         format!("{:?}", node.locate(path).await),
         format!("{:?}", node.flush(path).await),
+        format!("{:?}", node.busy(path).await),
         format!("{:?}", node.refresh().await),
     ]
 }

@@ -9,7 +9,7 @@ use scheduler_core::port::deploy::{Deployer, Wanted};
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
-use crate::node::Inner;
+use crate::node::{Inner, Node};
 use crate::retry::{Failure as _, until_done};
 
 /// What this node of a cluster has deployed. Held while the deployer is told, so that it hears things in the order in which they happened.
@@ -36,6 +36,12 @@ impl Inner {
             deployment: deployment.clone(),
             definition: pipeline.definition.clone(),
         };
+        // Its bounds may have become narrower.
+        let is_change = self.deployments.here.lock().await.contains(&pipeline.id);
+        if let Some(served) = self.directory.by_id(pipeline.id).filter(|_| is_change) {
+            let most = deployment.replicas.max;
+            Node::of(self.clone()).spare(&served, Some(most)).await;
+        }
         let applied = {
             let mut here = self.deployments.here.lock().await;
             if !self.is_wanted(&wanted) {

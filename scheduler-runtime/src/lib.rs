@@ -46,6 +46,7 @@
 //! | `background.rs` | what a node does by itself |
 //! | `deployments.rs` | which node deploys a pipeline |
 //! | `scale.rs` | how many workers a deployment has |
+//! | `spare.rs` | which of them stay when there are going to be fewer |
 //! | `worker.rs` | a worker in the same process |
 
 mod actor;
@@ -62,6 +63,7 @@ mod placement;
 mod retry;
 mod saver;
 mod scale;
+mod spare;
 mod worker;
 
 pub use self::api::LocalNode;

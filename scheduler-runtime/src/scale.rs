@@ -12,6 +12,7 @@ use scheduler_core::port::catalog::Replicas;
 use scheduler_core::port::deploy::{Deployer, RolloutPhase};
 use scheduler_core::port::gateway::{ApiError, PipelineLoad, Queues};
 use scheduler_core::scaling::{Load, Pace, Scaler, ScalingPolicy};
+use scheduler_core::time::Timestamp;
 use tracing::{info, warn};
 
 use crate::cluster::ClusterNode;
@@ -20,6 +21,9 @@ use crate::node::Node;
 
 /// How often the load of deployments is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked who is busy, where something else takes workers away without telling.
+const SPARE_EVERY: Duration = Duration::from_secs(5);
 
 /// Loads that are asked for at once for the metric.
 const QUEUES_AT_ONCE: usize = 16;
@@ -32,6 +36,8 @@ struct Scaled {
     workers: u32,
     /// Whether it is known how many workers were there when we came: an earlier node may have left more than the least.
     is_adopted: bool,
+    /// When it was last said who is busy.
+    spared: Option<Timestamp>,
 }
 
 impl Scaled {
@@ -42,6 +48,7 @@ impl Scaled {
             pace: Pace::default(),
             workers: bounds.min,
             is_adopted: false,
+            spared: None,
         }
     }
 
@@ -149,7 +156,19 @@ async fn look(
         running: load.running,
         service_time: scaled.pace.observe(load.succeeded, load.busy_ms),
     };
-    let wanted = scaled.scaler.observe(node.inner.clock.now(), load);
+    let now = node.inner.clock.now();
+    let wanted = scaled.scaler.observe(now, load);
+    // With nothing that waits, all that are not busy are more than will be wanted soon.
+    let may_shrink = waiting == 0
+        && load.running > 0
+        && deployer.is_scaled_by_others(pipeline.id)
+        && scaled.spared.is_none_or(|at| now.since(at) >= SPARE_EVERY);
+    if wanted < scaled.workers {
+        node.spare(served, Some(wanted)).await;
+    } else if may_shrink {
+        scaled.spared = Some(now);
+        node.spare(served, None).await;
+    }
     if wanted != scaled.workers {
         if let Err(problem) = deployer.scale(pipeline.id, wanted).await {
             let problem = &problem as &dyn std::error::Error;

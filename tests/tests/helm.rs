@@ -41,6 +41,7 @@ async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else(
         ("", "secrets", "list"),
         ("", "secrets", "delete"),
         ("", "pods", "create"),
+        ("", "pods", "patch"),
         ("", "nodes", "get"),
         ("", "users", "impersonate"),
         ("apps", "deployments", "create"),
@@ -57,7 +58,15 @@ async fn a_server_with_the_account_of_its_chart_deploys_and_may_do_nothing_else(
 #[tokio::test]
 async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
     let mut world = World::start().await;
-    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
+    // It makes what depends on how many workers there are to be.
+    let bounds = "{{ with .Values.global.scheduler.replicas }}{{ .min }}-to-{{ .max }}{{ end }}";
+    let map = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {bounds}}}\n");
+    let files = [
+        ("templates/worker.yaml", WORKER),
+        ("templates/map.yaml", &map),
+        ("values.yaml", "replicas: {min: 0, max: 5}\n"),
+    ];
+    let chart = world.chart("ocr", &files);
     let new = json!({"name": "ocr", "chart": chart, "replicas": {"min": 1, "max": 3}, "values": {"image": "worker:1"},
         "pipeline": [{"executor": "shell", "commands": ["true"]}]});
     let planned = world
@@ -66,8 +75,26 @@ async fn a_chart_is_planned_deployed_scaled_changed_and_removed_over_http() {
         .await
         .unwrap();
     assert_eq!(planned.status, 200, "{}", planned.body);
-    assert_eq!(planned.body["objects"], json!(["Deployment/ocr"]));
+    assert_eq!(
+        planned.body["objects"],
+        json!(["ConfigMap/1-to-3", "Deployment/ocr"])
+    );
     assert_eq!(planned.body["replicas"], json!({"min": 1, "max": 3}));
+    // What the request does not say is the chart's.
+    let plan = async |replicas: &serde_json::Value| {
+        let mut new = new.clone();
+        new["replicas"] = replicas.clone();
+        let path = format!("{PIPELINES}?dry_run=true");
+        let planned = world.api().post(&path, &new).await.unwrap().body;
+        (planned["objects"][0].clone(), planned["replicas"].clone())
+    };
+    for (asked, name, bounds) in [
+        (json!({"min": 2}), "ConfigMap/2-to-5", json!({"min": 2, "max": 5})),
+        (json!({"max": 9}), "ConfigMap/0-to-9", json!({"min": 0, "max": 9})),
+        (json!(null), "ConfigMap/0-to-5", json!({"min": 0, "max": 5})),
+    ] {
+        assert_eq!(plan(&asked).await, (json!(name), bounds), "{asked}");
+    }
     assert_eq!(
         planned.body["definition"]["pipeline"][0]["executor"], "shell",
         "{}",

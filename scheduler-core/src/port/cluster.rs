@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::catalog::{ApiKey, ApiKeyHash, Application, CatalogError, Client, Pipeline};
+use super::deploy::BusyWorker;
 use super::gateway::{ApiError, Gateway};
 use super::store::StoreError;
 use crate::id::{Epoch, NodeId, Partition, PipelineId};
@@ -93,6 +94,9 @@ pub enum Removed {
     Pipeline(PipelineId),
 }
 
+/// Most workers that a node tells of as busy.
+pub const MOST_BUSY: usize = 1_000;
+
 /// What nodes ask of each other: the gateway, for shards that the asked node has itself.
 ///
 /// Everything that names one shard (a task's id, a lease, [`TaskFilter::partition`](super::gateway::TaskFilter::partition)) is answered
@@ -101,6 +105,10 @@ pub enum Removed {
 pub trait PeerGateway: Gateway {
     /// Has everything about the pipeline's shards here saved.
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError>;
+
+    /// The workers that have tasks of the pipeline's shards here, by name. Names that are too long for a worker's are left out, and those beyond
+    /// [`MOST_BUSY`].
+    async fn busy(&self, path: &PipelinePath) -> Result<Vec<BusyWorker>, ApiError>;
 
     /// Takes in what the catalog has now: answered when it holds for whatever this node is asked next.
     async fn refresh(&self) -> Result<(), ApiError>;

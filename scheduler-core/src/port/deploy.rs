@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::BoxError;
 use super::catalog::{Deployment, Replicas};
+use super::gateway::NewDeployment;
 use crate::id::PipelineId;
 use crate::name::PipelinePath;
 
@@ -62,6 +63,15 @@ pub enum RolloutPhase {
     Failed,
 }
 
+/// A worker that has tasks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BusyWorker {
+    /// What it calls itself; of a pod that is the pod's name, if its chart says so.
+    pub name: String,
+    /// How many it has.
+    pub tasks: u64,
+}
+
 /// Brings workers to life.
 ///
 /// # Contract
@@ -73,13 +83,21 @@ pub enum RolloutPhase {
 #[async_trait]
 pub trait Deployer: fmt::Debug + Send + Sync + 'static {
     /// Reads a chart and checks it as if it were to be deployed for that pipeline, without deploying it.
-    async fn inspect(&self, path: &PipelinePath, deployment: &Deployment) -> Result<ChartFacts, DeployError>;
+    async fn inspect(&self, path: &PipelinePath, asked: &NewDeployment) -> Result<ChartFacts, DeployError>;
 
     /// Says what is wanted.
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError>;
 
     /// Says how many workers are wanted now, within the deployment's bounds.
     async fn scale(&self, pipeline: PipelineId, workers: u32) -> Result<(), DeployError>;
+
+    /// Whether something else than [`scale`](Self::scale) says how many workers the pipeline has: then nobody is told before there are fewer.
+    fn is_scaled_by_others(&self, pipeline: PipelineId) -> bool;
+
+    /// Not more than `workers` are going to be wanted: where there are more, those that are busy are to go last, as far as the deployer has
+    /// a say in it. All others are idle. A name that no worker has here is of no matter.
+    async fn spare(&self, pipeline: PipelineId, workers: u32, busy: &[BusyWorker])
+    -> Result<(), DeployError>;
 
     /// How the pipeline's deployment fares; `None` if it was never applied.
     async fn rollout(&self, pipeline: PipelineId) -> Result<Option<Rollout>, DeployError>;

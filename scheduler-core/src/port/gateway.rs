@@ -18,7 +18,7 @@ pub use self::worker::{
     WorkerEvent, WorkerHello, WorkerSession,
 };
 use super::BoxError;
-use super::catalog::{Application, Pipeline};
+use super::catalog::{Application, Deployment, Pipeline, Replicas};
 use super::deploy::Rollout;
 use super::log::TopicSettings;
 use crate::id::{Attempt, Offset, Partition, PipelineId, ShardId, TaskId};
@@ -151,6 +151,33 @@ pub struct NewDeployment {
     pub min_replicas: Option<u32>,
     /// At most so many; the chart's maximum if not said.
     pub max_replicas: Option<u32>,
+}
+
+impl NewDeployment {
+    /// What is kept of it, where the chart says that there are to be so many workers: what the request says comes first, and one if nobody says.
+    pub fn deployment(&self, of_chart: Option<Replicas>) -> Deployment {
+        let of_chart = of_chart.unwrap_or(Replicas { min: 1, max: 1 });
+        let most = self.max_replicas.unwrap_or(u32::MAX);
+        let min = self.min_replicas.unwrap_or(of_chart.min.min(most));
+        let max = self.max_replicas.unwrap_or(of_chart.max.max(min));
+        Deployment {
+            chart: self.chart.clone(),
+            values: self.values.clone(),
+            replicas: Replicas { min, max },
+        }
+    }
+}
+
+/// What is kept, asked for again.
+impl From<Deployment> for NewDeployment {
+    fn from(kept: Deployment) -> Self {
+        Self {
+            chart: kept.chart,
+            values: kept.values,
+            min_replicas: Some(kept.replicas.min),
+            max_replicas: Some(kept.replicas.max),
+        }
+    }
 }
 
 /// What is to be changed about a pipeline; what is `None` stays.

@@ -3,7 +3,7 @@
 use super::ring::Entry;
 use super::slab::{Flags, State};
 use super::{Bytes, DeadTask, Offset, Shard, Timestamp};
-use crate::id::Attempt;
+use crate::id::{Attempt, WorkerId};
 use crate::outcome::FinishedTask;
 use crate::port::gateway::{TaskState, TaskView};
 use crate::task::Priority;
@@ -183,6 +183,11 @@ impl Shard {
             }
         }
         list
+    }
+
+    /// Workers that hold leases, and how many each holds.
+    pub fn holders(&self) -> impl Iterator<Item = (WorkerId, u32)> {
+        self.workers.holders()
     }
 
     fn state_of(&self, id: u32) -> TaskState {

@@ -123,6 +123,12 @@ impl Workers {
         &mut self.entries[index as usize].leases
     }
 
+    /// Those that hold leases, and how many.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (WorkerId, u32)> {
+        let busy = self.entries.iter().filter(|entry| !entry.leases.is_empty());
+        busy.map(|entry| (entry.id, entry.leases.len()))
+    }
+
     pub(super) fn alive(&mut self, id: WorkerId, now: Timestamp) -> Answer {
         match self.find(id) {
             Some(index) => {

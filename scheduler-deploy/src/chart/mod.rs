@@ -127,6 +127,12 @@ impl About {
     }
 }
 
+/// How many workers the chart of a deployment wants, if it says. It blocks on the file system.
+pub(crate) fn bounds(deployment: &Deployment) -> Result<Option<Replicas>, DeployError> {
+    let files = ChartFiles::open(&deployment.chart, &[])?;
+    replicas::find(&values::read(&files, &deployment.values)?)
+}
+
 /// The definition in the data of a `ConfigMap` that `title` names.
 pub(crate) fn definition_in(title: &str, data: &Value) -> Result<PipelineDefinition, DeployError> {
     pipeline::in_data(title, data)

@@ -230,6 +230,8 @@ fn rules() -> Vec<Value> {
         json!({"apiGroups": [""], "verbs": all,
             "resources": ["configmaps", "persistentvolumeclaims", "secrets", "services", "serviceaccounts"]}),
         json!({"apiGroups": [""], "verbs": see, "resources": ["pods", "events"]}),
+        // Which of them are busy, when there are going to be fewer.
+        json!({"apiGroups": [""], "verbs": ["patch"], "resources": ["pods"]}),
         json!({"apiGroups": ["apps"], "verbs": all,
             "resources": ["deployments", "deployments/scale", "statefulsets", "statefulsets/scale"]}),
         json!({"apiGroups": ["apps"], "verbs": see, "resources": ["replicasets"]}),

@@ -163,6 +163,11 @@ pub(super) async fn worker_deployments(
     Ok(found.items)
 }
 
+/// Whether something of the chart says how many pods a worker deployment has.
+pub(super) fn is_autoscaled(deployment: &Deployment) -> bool {
+    deployment.labels().get(WORKER).map(String::as_str) != Some("true")
+}
+
 /// Has each of the worker deployments have so many pods, where nothing else says how many.
 pub(super) async fn scale(
     client: &Client,
@@ -173,9 +178,7 @@ pub(super) async fn scale(
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     for deployment in deployments {
         let now = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-        if deployment.labels().get(WORKER).map(String::as_str) != Some("true")
-            || now.and_then(|now| u32::try_from(now).ok()) == Some(workers)
-        {
+        if is_autoscaled(deployment) || now.and_then(|now| u32::try_from(now).ok()) == Some(workers) {
             continue;
         }
         let patch = Patch::Merge(json!({"spec": {"replicas": workers}}));

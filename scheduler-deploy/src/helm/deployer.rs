@@ -3,15 +3,19 @@
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use k8s_openapi::api::apps::v1::Deployment;
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::BoxError;
-use scheduler_core::port::catalog::Deployment;
-use scheduler_core::port::deploy::{ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted};
+use scheduler_core::port::deploy::{
+    BusyWorker, ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted,
+};
+use scheduler_core::port::gateway::NewDeployment;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +27,7 @@ use super::cluster::{self, Cluster};
 use super::release::{Progress, Release, Shared, State, release_name};
 use super::rollout::{self, Seen};
 use super::source::Sources;
+use super::spare;
 use crate::leftover;
 
 /// How long what was seen of a deployment is told again before the cluster is asked anew.
@@ -53,6 +58,7 @@ struct Running {
     wanted: watch::Sender<Wanted>,
     state: Arc<Mutex<State>>,
     workers: Arc<Mutex<Option<u32>>>,
+    is_autoscaled: Arc<AtomicBool>,
     /// What was seen last, when, and in which phase.
     seen: Arc<tokio::sync::Mutex<Option<(Instant, RolloutPhase, Seen)>>>,
     stop: CancellationToken,
@@ -125,7 +131,7 @@ impl HelmDeployer {
     fn begin(&self, wanted: Wanted) -> Running {
         let pipeline = wanted.pipeline;
         let (sender, receiver) = watch::channel(wanted);
-        let (state, workers) = (Arc::default(), Arc::default());
+        let (state, workers, is_autoscaled) = (Arc::default(), Arc::default(), Arc::default());
         let stop = self.stop.child_token();
         let release = Release {
             shared: Arc::clone(&self.shared),
@@ -133,12 +139,14 @@ impl HelmDeployer {
             wanted: receiver,
             state: Arc::clone(&state),
             workers: Arc::clone(&workers),
+            is_autoscaled: Arc::clone(&is_autoscaled),
             stop: stop.clone(),
         };
         Running {
             wanted: sender,
             state,
             workers,
+            is_autoscaled,
             seen: Arc::default(),
             stop,
             task: tokio::spawn(release.run()),
@@ -214,15 +222,8 @@ impl HelmDeployer {
 
 #[async_trait]
 impl Deployer for HelmDeployer {
-    async fn inspect(&self, path: &PipelinePath, deployment: &Deployment) -> Result<ChartFacts, DeployError> {
-        let wanted = Wanted {
-            pipeline: PipelineId(0),
-            path: path.clone(),
-            version: 0,
-            deployment: deployment.clone(),
-            definition: bytes::Bytes::new(),
-        };
-        Ok(self.shared.render(&wanted).await?.facts)
+    async fn inspect(&self, path: &PipelinePath, asked: &NewDeployment) -> Result<ChartFacts, DeployError> {
+        Ok(self.shared.render(path, asked).await?.facts)
     }
 
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError> {
@@ -270,6 +271,38 @@ impl Deployer for HelmDeployer {
         let client = self.shared.cluster.client_of(&namespace)?;
         let deployments = cluster::worker_deployments(&client, &namespace, pipeline).await?;
         cluster::scale(&client, &namespace, &deployments, workers).await
+    }
+
+    fn is_scaled_by_others(&self, pipeline: PipelineId) -> bool {
+        let pipelines = self.pipelines();
+        let running = pipelines.by_id.get(&pipeline);
+        running.is_some_and(|running| running.is_autoscaled.load(Ordering::Relaxed))
+    }
+
+    async fn spare(
+        &self,
+        pipeline: PipelineId,
+        workers: u32,
+        busy: &[BusyWorker],
+    ) -> Result<(), DeployError> {
+        let path = {
+            let pipelines = self.pipelines();
+            let running = pipelines.by_id.get(&pipeline);
+            // What is only coming up has nothing to spare.
+            let Some(running) = running.filter(|running| running.progress() == Progress::Deployed) else {
+                return Ok(());
+            };
+            running.wanted.borrow().path.clone()
+        };
+        let namespace = self.shared.config.application.namespace(&path);
+        let client = self.shared.cluster.client_of(&namespace)?;
+        let deployments = cluster::worker_deployments(&client, &namespace, pipeline).await?;
+        let pods = |deployment: &Deployment| deployment.spec.as_ref()?.replicas;
+        let has_more = |pods: i32| u32::try_from(pods).is_ok_and(|pods| pods > workers);
+        if !deployments.iter().filter_map(pods).any(has_more) {
+            return Ok(());
+        }
+        spare::spare(&client, &namespace, pipeline, busy).await
     }
 
     async fn rollout(&self, pipeline: PipelineId) -> Result<Option<Rollout>, DeployError> {

@@ -30,6 +30,7 @@ mod release;
 mod render;
 mod rollout;
 mod source;
+mod spare;
 
 pub use application::ApplicationSettings;
 pub use config::HelmConfig;

@@ -2,12 +2,16 @@
 //!
 //! Every step may be the last of this process, and every step may have been done before: nothing is remembered but in the cluster.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
 use scheduler_core::id::PipelineId;
+use scheduler_core::name::PipelinePath;
+use scheduler_core::port::catalog::Replicas;
 use scheduler_core::port::deploy::{DeployError, Wanted};
+use scheduler_core::port::gateway::NewDeployment;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -73,6 +77,8 @@ pub(super) struct Release {
     pub(super) state: Arc<Mutex<State>>,
     /// How many workers the scheduler asked for last, if it did.
     pub(super) workers: Arc<Mutex<Option<u32>>>,
+    /// Whether something of the chart says how many pods there are, as far as it was seen.
+    pub(super) is_autoscaled: Arc<AtomicBool>,
     pub(super) stop: CancellationToken,
 }
 
@@ -87,17 +93,13 @@ pub(super) fn release_name(pipeline: &str) -> String {
 
 impl Shared {
     /// What charts are told of the scheduler, as `global.scheduler` in their values.
-    pub(super) fn told(&self, wanted: &Wanted) -> Value {
-        let path = &wanted.path;
+    pub(super) fn told(&self, path: &PipelinePath, replicas: Replicas) -> Value {
         let mut told = json!({
             "url": self.config.scheduler_url,
             "client": path.client.as_str(),
             "application": path.application.as_str(),
             "pipeline": path.pipeline.as_str(),
-            "replicas": {
-                "min": wanted.deployment.replicas.min,
-                "max": wanted.deployment.replicas.max,
-            },
+            "replicas": {"min": replicas.min, "max": replicas.max},
         });
         if self.config.api_keys.contains_key(&path.client) {
             told["apiKeySecret"] = json!({"name": application::KEY_SECRET, "key": application::KEY});
@@ -106,20 +108,23 @@ impl Shared {
     }
 
     /// Fetches, renders and checks what is wanted, without doing anything.
-    pub(super) async fn render(&self, wanted: &Wanted) -> Result<Rendered, DeployError> {
-        let namespace = self.config.application.namespace(&wanted.path);
-        let release = release_name(wanted.path.pipeline.as_str());
-        let told = self.told(wanted);
+    pub(super) async fn render(
+        &self,
+        path: &PipelinePath,
+        deployment: &NewDeployment,
+    ) -> Result<Rendered, DeployError> {
+        let namespace = self.config.application.namespace(path);
+        let release = release_name(path.pipeline.as_str());
         // A cluster that is away does not say; helm then takes the version that it was built for.
         let version = self.kube_version.get_or_try_init(|| self.cluster.version()).await;
         let asked = Asked {
-            deployment: &wanted.deployment,
+            deployment,
             release: &release,
             place: Place {
                 namespace: &namespace,
                 account: ACCOUNT,
             },
-            told: &told,
+            told: &|replicas| self.told(path, replicas),
             kube_version: version.ok().map(String::as_str),
         };
         render(&self.config, &self.helm, &self.sources, asked).await
@@ -144,7 +149,10 @@ fn digest(shared: &Shared, wanted: &Wanted) -> String {
     for part in [
         wanted.deployment.chart.as_bytes(),
         &wanted.deployment.values,
-        shared.told(wanted).to_string().as_bytes(),
+        shared
+            .told(&wanted.path, wanted.deployment.replicas)
+            .to_string()
+            .as_bytes(),
     ] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
@@ -238,7 +246,8 @@ impl Release {
             .is_some_and(|last| last.status == "deployed" && last.wanted == meant);
         if !is_there {
             self.check_stop()?;
-            let rendered = shared.render(wanted).await?;
+            let asked = wanted.deployment.clone().into();
+            let rendered = shared.render(&wanted.path, &asked).await?;
             self.check_stop()?;
             self.install(&namespace, &release, &meant, wanted, rendered, &revisions)
                 .await?;
@@ -356,6 +365,8 @@ impl Release {
         let bounds = wanted.deployment.replicas;
         let max = bounds.max.min(self.shared.config.max_workers);
         let deployments = cluster::worker_deployments(client, namespace, self.pipeline).await?;
+        let is_autoscaled = deployments.iter().any(cluster::is_autoscaled);
+        self.is_autoscaled.store(is_autoscaled, Ordering::Relaxed);
         let now = deployments
             .iter()
             .filter_map(|deployment| deployment.spec.as_ref()?.replicas?.try_into().ok())

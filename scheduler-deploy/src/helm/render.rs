@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use scheduler_core::port::catalog::Deployment;
+use scheduler_core::port::catalog::{Deployment, Replicas};
 use scheduler_core::port::deploy::{ChartFacts, DeployError};
+use scheduler_core::port::gateway::NewDeployment;
 use scheduler_pipeline::PipelineDefinition;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -17,13 +18,13 @@ use super::source::Sources;
 use crate::chart::{self, PIPELINE_LABEL, invalid};
 
 /// What is asked of a chart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) deployment: &'a Deployment,
+    pub(super) deployment: &'a NewDeployment,
     pub(super) release: &'a str,
     pub(super) place: Place<'a>,
-    /// What the chart is told of the scheduler.
-    pub(super) told: &'a Value,
+    /// What the chart is told of the scheduler, and of how many workers there are to be.
+    pub(super) told: &'a (dyn Fn(Replicas) -> Value + Sync),
     /// The version of the cluster, if it is known.
     pub(super) kube_version: Option<&'a str>,
 }
@@ -48,17 +49,27 @@ pub(super) async fn render(
     let directory = scratch(&config.directory)?;
     let chart = directory.path().join("chart");
     let values = directory.path().join("values.json");
-    let laid = values_of(asked.deployment, asked.told)?;
-    let (to, text) = ((chart.clone(), values.clone()), laid.to_string());
-    let written = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir(&to.0)?;
-        std::fs::write(&to.1, text)?;
-        bundle.write(&to.0)
+    // As it lies there.
+    let copied = NewDeployment {
+        chart: chart.display().to_string(),
+        ..asked.deployment.clone()
+    };
+    let to = chart.clone();
+    let written = blocking(move || {
+        std::fs::create_dir(&to)?;
+        bundle.write(&to)
     });
-    written
-        .await
-        .map_err(|error| unavailable(&error))?
-        .map_err(|error| unavailable(&error))?;
+    written.await?.map_err(|error| unavailable(&error))?;
+    let read = copied.clone();
+    let deployment = blocking(move || {
+        let bounds = chart::bounds(&read.deployment(None))?;
+        Ok::<_, DeployError>(read.deployment(bounds))
+    });
+    let deployment = deployment.await??;
+    let laid = values_of(&deployment, &(asked.told)(deployment.replicas))?;
+    let (to, text) = (values.clone(), laid.to_string());
+    let written = blocking(move || std::fs::write(to, text));
+    written.await?.map_err(|error| unavailable(&error))?;
 
     let mut arguments = vec!["template".to_owned(), asked.release.to_owned()];
     arguments.push(chart.display().to_string());
@@ -97,12 +108,7 @@ pub(super) async fn render(
         return Err(invalid("chart", "renders to nothing: no object would be created"));
     }
     let definition = rendered_definition(&objects)?;
-    let deployment = Deployment {
-        chart: chart.display().to_string(),
-        ..asked.deployment.clone()
-    };
-    let read = tokio::task::spawn_blocking(move || chart::About::read(&deployment, definition));
-    let about = read.await.map_err(|error| unavailable(&error))??;
+    let about = blocking(move || chart::About::read(&deployment, definition)).await??;
     Ok(Rendered {
         name: about.name,
         version: about.version,
@@ -115,6 +121,11 @@ pub(super) async fn render(
         },
         objects,
     })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DeployError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| unavailable(&error))
 }
 
 /// A directory for one chart, deleted with the value.

@@ -1,5 +1,6 @@
 //! The deployer: which replicas there are to be.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
@@ -11,7 +12,10 @@ use scheduler_core::id::PipelineId;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::BoxError;
 use scheduler_core::port::catalog::{Deployment, Replicas};
-use scheduler_core::port::deploy::{ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted};
+use scheduler_core::port::deploy::{
+    BusyWorker, ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted,
+};
+use scheduler_core::port::gateway::NewDeployment;
 use scheduler_pipeline::PipelineDefinition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,6 +69,9 @@ struct Workers {
 /// A replica that is to run.
 #[derive(Debug)]
 struct Running {
+    name: String,
+    /// Tasks that it had when it was last said who is busy.
+    tasks: u64,
     health: Arc<Mutex<Health>>,
     stop: CancellationToken,
 }
@@ -123,6 +130,8 @@ impl LocalDeployer {
             let number = self.next_replica.fetch_add(1, Ordering::Relaxed);
             let name = format!("p{}-{number}", id.0);
             let running = Running {
+                name: name.clone(),
+                tasks: 0,
                 health: Arc::default(),
                 stop: self.stop.child_token(),
             };
@@ -139,8 +148,10 @@ impl LocalDeployer {
             workers.replicas.push(running);
         }
         if workers.replicas.len() > wanted {
-            // Those that do not run go first, then the youngest. The sort is stable.
-            workers.replicas.sort_by_key(|running| !running.health().ready);
+            // Those that do not run go first, then those with the fewest tasks, then the youngest. The sort is stable.
+            workers
+                .replicas
+                .sort_by_key(|running| (!running.health().ready, Reverse(running.tasks)));
             for surplus in workers.replicas.drain(wanted..) {
                 surplus.stop.cancel();
             }
@@ -170,8 +181,8 @@ fn read_definition(definition: &[u8]) -> Result<Option<PipelineDefinition>, Depl
 
 #[async_trait]
 impl Deployer for LocalDeployer {
-    async fn inspect(&self, _: &PipelinePath, deployment: &Deployment) -> Result<ChartFacts, DeployError> {
-        Ok(self.read(deployment).await?.facts())
+    async fn inspect(&self, _: &PipelinePath, asked: &NewDeployment) -> Result<ChartFacts, DeployError> {
+        Ok(self.read(&asked.deployment(None)).await?.facts())
     }
 
     async fn apply(&self, wanted: Wanted) -> Result<(), DeployError> {
@@ -219,6 +230,22 @@ impl Deployer for LocalDeployer {
                 problem: format!("{} has no deployment; apply one first", pipeline.0),
             })?;
         self.resize(pipeline, workers, wanted);
+        Ok(())
+    }
+
+    fn is_scaled_by_others(&self, _: PipelineId) -> bool {
+        false
+    }
+
+    async fn spare(&self, pipeline: PipelineId, _: u32, busy: &[BusyWorker]) -> Result<(), DeployError> {
+        let mut pipelines = self.pipelines();
+        let Some(workers) = pipelines.by_id.get_mut(&pipeline) else {
+            return Ok(());
+        };
+        for running in &mut workers.replicas {
+            let found = busy.iter().find(|worker| worker.name == running.name);
+            running.tasks = found.map_or(0, |worker| worker.tasks);
+        }
         Ok(())
     }
 

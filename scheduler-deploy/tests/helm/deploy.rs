@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use scheduler_core::port::catalog::Replicas;
 use scheduler_core::port::deploy::{DeployError, Deployer as _, RolloutPhase, Wanted};
 use scheduler_deploy::helm::{HelmConfig, HelmDeployer};
@@ -18,7 +18,10 @@ async fn a_chart_becomes_objects_in_the_namespace_of_its_application_and_goes_wi
     world.config.api_keys = [("acme".parse().unwrap(), "acme-secret".to_owned())].into();
     let deployer = world.deployer().await;
     let wanted = world.wanted("ocr", &world.chart("ocr", &FILES));
-    let facts = deployer.inspect(&wanted.path, &wanted.deployment).await.unwrap();
+    let facts = deployer
+        .inspect(&wanted.path, &wanted.deployment.clone().into())
+        .await
+        .unwrap();
     assert_eq!(facts.objects, ["ConfigMap/ocr-pipeline", "Deployment/ocr"]);
     assert_eq!(facts.replicas, Some(Replicas { min: 2, max: 2 }));
     let definition = String::from_utf8(facts.definition.unwrap().to_vec()).unwrap();
@@ -378,7 +381,7 @@ async fn applications_do_not_reach_each_other_and_a_namespace_of_others_is_not_t
     let namespace = serde_json::from_value(json!({"metadata": {"name": taken}})).unwrap();
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.client.clone());
     namespaces
-        .create(&kube::api::PostParams::default(), &namespace)
+        .create(&PostParams::default(), &namespace)
         .await
         .unwrap();
     deployer.apply(third.clone()).await.unwrap();
@@ -404,7 +407,7 @@ async fn may(world: &World, user: &str, namespace: &str, group: &str, resource: 
         "resourceAttributes": {"namespace": namespace, "group": group, "resource": resource, "subresource": sub, "verb": "create"}}}));
     let reviews: Api<SubjectAccessReview> = Api::all(world.client.clone());
     let review = reviews
-        .create(&kube::api::PostParams::default(), &review.unwrap())
+        .create(&PostParams::default(), &review.unwrap())
         .await
         .unwrap();
     review.status.unwrap().allowed

@@ -156,7 +156,9 @@ async fn each_hostile_chart_is_refused_by_its_rule_and_leaves_nothing() {
     for (name, template, says) in hostile {
         let chart = world.chart(name, &[("templates/evil.yaml", &template)]);
         let wanted = world.wanted("ocr", &chart);
-        let refused = deployer.inspect(&wanted.path, &wanted.deployment).await;
+        let refused = deployer
+            .inspect(&wanted.path, &wanted.deployment.clone().into())
+            .await;
         let Err(DeployError::Invalid { field, problem }) = refused else {
             panic!("{name} is {refused:?}");
         };
@@ -183,7 +185,7 @@ async fn what_hides_in_other_places_of_a_chart_is_found() {
     let refused = async |chart: &str| {
         let wanted = world.wanted("ocr", chart);
         let error = deployer
-            .inspect(&wanted.path, &wanted.deployment)
+            .inspect(&wanted.path, &wanted.deployment.clone().into())
             .await
             .unwrap_err();
         error.to_string()
@@ -274,6 +276,9 @@ async fn what_the_operator_allows_is_taken() {
     let job = object("batch/v1", "Job", &format!("spec: {{{spec}}}"));
     let chart = world.chart("job", &[("templates/job.yaml", &job)]);
     let wanted = world.wanted("job", &chart);
-    let facts = deployer.inspect(&wanted.path, &wanted.deployment).await.unwrap();
+    let facts = deployer
+        .inspect(&wanted.path, &wanted.deployment.clone().into())
+        .await
+        .unwrap();
     assert_eq!(facts.objects, ["Job/evil"]);
 }

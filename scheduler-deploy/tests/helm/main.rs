@@ -5,5 +5,6 @@ mod charts;
 mod deploy;
 mod hostile;
 mod sources;
+mod spared;
 mod web;
 mod world;

@@ -29,7 +29,9 @@ async fn served() -> (World, Web) {
 
 async fn inspect(deployer: &HelmDeployer, world: &World, chart: &str) -> Result<Vec<String>, DeployError> {
     let wanted = world.wanted("ocr", chart);
-    let facts = deployer.inspect(&wanted.path, &wanted.deployment).await;
+    let facts = deployer
+        .inspect(&wanted.path, &wanted.deployment.clone().into())
+        .await;
     facts.map(|facts| facts.objects)
 }
 

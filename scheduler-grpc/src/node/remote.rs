@@ -10,6 +10,7 @@ use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::catalog::Application;
 use scheduler_core::port::cluster::PeerGateway;
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
     PageCursor, PipelineChange, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter, TaskStream,
@@ -141,6 +142,12 @@ impl PeerGateway for RemotePeer {
         let request = self.request(put_path(path), self.slow());
         self.answer(self.slow(), self.call()?.flush(request)).await?;
         Ok(())
+    }
+
+    async fn busy(&self, path: &PipelinePath) -> Result<Vec<BusyWorker>, ApiError> {
+        let request = self.request(put_path(path), self.quick());
+        let busy = self.answer(self.quick(), self.call()?.get_busy(request)).await?;
+        Ok(admin::busy(busy))
     }
 
     async fn refresh(&self) -> Result<(), ApiError> {

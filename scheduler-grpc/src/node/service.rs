@@ -302,6 +302,12 @@ impl NodeService for NodeRpc {
         done(wire::Nothing {})
     }
 
+    async fn get_busy(&self, request: Request<wire::Path>) -> Answer<wire::BusyWorkers> {
+        let path = path(Some(request.get_ref()))?;
+        let busy = self.local.busy(&path).await.map_err(put_error)?;
+        done(admin::put_busy(busy))
+    }
+
     async fn refresh(&self, _: Request<wire::Nothing>) -> Answer<wire::Nothing> {
         self.local.refresh().await.map_err(put_error)?;
         done(wire::Nothing {})

@@ -20,7 +20,7 @@ use scheduler_core::outcome::{DeadReason, DeadTask};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas};
 use scheduler_core::port::cluster::PeerGateway;
-use scheduler_core::port::deploy::{Rollout, RolloutPhase};
+use scheduler_core::port::deploy::{BusyWorker, Rollout, RolloutPhase};
 use scheduler_core::port::gateway::*;
 use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
@@ -149,6 +149,13 @@ fn pipeline() -> PipelineView {
     }
 }
 
+fn busy() -> Vec<BusyWorker> {
+    vec![BusyWorker {
+        name: "ocr-1".into(),
+        tasks: u64::MAX,
+    }]
+}
+
 fn full_view() -> TaskView {
     TaskView {
         id: id(1),
@@ -185,6 +192,10 @@ fn bare_view() -> TaskView {
 impl PeerGateway for FarGateway {
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError> {
         self.note(format!("flush {path:?}"), ())
+    }
+
+    async fn busy(&self, path: &PipelinePath) -> Result<Vec<BusyWorker>, ApiError> {
+        self.note(format!("busy {path:?}"), busy())
     }
 
     async fn refresh(&self) -> Result<(), ApiError> {

@@ -33,6 +33,7 @@ use scheduler_core::id::{Epoch, Offset, Partition, ShardId, WorkerId};
 use scheduler_core::key::KeyHash;
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::port::catalog::Pipeline;
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{
     HeldLease, Lease, Report, TaskState, WorkerCommand, WorkerEvent, WorkerHello,
 };
@@ -124,6 +125,8 @@ pub(crate) enum Message {
     Watch(Option<(Partition, Offset)>, mpsc::Sender<Watched>),
     /// How it fares.
     Status(oneshot::Sender<Status>),
+    /// Which workers have tasks.
+    Busy(oneshot::Sender<Vec<BusyWorker>>),
     /// Where every offset of the shards here is, with the shards' marks.
     Account(oneshot::Sender<Vec<(Partition, Account, Mark)>>),
     /// Records what a shard is told, up to so many bytes; answers whether it is here.
@@ -404,6 +407,9 @@ impl PipelineActor {
             Message::Watch(what, watcher) => self.watch(now, what, watcher),
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Message::Busy(reply) => {
+                let _ = reply.send(self.busy());
             }
             Message::Account(reply) => {
                 let accounts = self.machine.shards().map(|shard| {

@@ -1,22 +1,32 @@
 //! Sessions and polls: how leases reach workers, and come back when they do not.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use scheduler_core::id::WorkerId;
 use scheduler_core::pipeline::Event;
+use scheduler_core::port::cluster::MOST_BUSY;
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{HeldLease, Lease, WorkerEvent, WorkerHello};
 use scheduler_core::session::SessionId;
+use scheduler_core::shard::Shard;
 use scheduler_core::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::PipelineActor;
 use super::outbox::Teller;
 
+/// The longest name of a pod.
+const LONGEST_NAME: usize = 253;
 /// Returns leases that nobody has. It is no worker's report, which would count as one of its session.
 const NOBODY: WorkerId = WorkerId(0);
 
 /// A session's transport, and what it is told at the end of this turn.
 #[derive(Debug)]
 pub(super) struct Telling {
+    worker: WorkerId,
+    /// Empty if it is longer than that of any worker that is deployed.
+    name: Box<str>,
     teller: Teller,
     batch: Vec<WorkerEvent>,
 }
@@ -55,8 +65,40 @@ impl PipelineActor {
         if !batch.is_empty() {
             self.told.push(session);
         }
-        self.sessions.insert(session, Telling { teller, batch });
+        let name = if hello.name.len() <= LONGEST_NAME {
+            hello.name.as_str().into()
+        } else {
+            Box::default()
+        };
+        let telling = Telling {
+            worker: hello.worker,
+            name,
+            teller,
+            batch,
+        };
+        self.sessions.insert(session, telling);
         self.event(now, Event::Open(session, hello));
+    }
+
+    /// Workers with sessions that have tasks, by name.
+    pub(super) fn busy(&self) -> Vec<BusyWorker> {
+        let mut held = BTreeMap::<WorkerId, u64>::new();
+        for (worker, leases) in self.machine.shards().flat_map(Shard::holders) {
+            *held.entry(worker).or_default() += u64::from(leases);
+        }
+        let mut busy = BTreeMap::<&str, u64>::new();
+        for telling in self.sessions.values().filter(|telling| !telling.name.is_empty()) {
+            // A worker that comes again may have two sessions for a moment.
+            if let Some(tasks) = held.remove(&telling.worker) {
+                *busy.entry(&telling.name).or_default() += tasks;
+            }
+        }
+        let busy = busy.into_iter().take(MOST_BUSY);
+        busy.map(|(name, tasks)| BusyWorker {
+            name: name.to_owned(),
+            tasks,
+        })
+        .collect()
     }
 
     pub(super) fn poll(

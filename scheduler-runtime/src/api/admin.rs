@@ -21,12 +21,10 @@ use tracing::{info, warn};
 use super::{LocalNode, error};
 use crate::actor::{Message, Status};
 use crate::directory::{Served, topic_of};
+use crate::node::Node;
 
 /// Shards whose logs are asked about at once.
 const BOUNDS_AT_ONCE: usize = 16;
-
-/// How many workers a deployment has if neither the request nor the chart says so.
-const REPLICAS: Replicas = Replicas { min: 1, max: 1 };
 
 impl LocalNode {
     pub(crate) fn application_of(&self, caller: &Caller, name: &Name) -> Result<Application, ApiError> {
@@ -44,28 +42,12 @@ impl LocalNode {
             let problem = "this node deploys no charts; leave it out and start workers yourself";
             return Err(ApiError::invalid("chart", problem));
         };
-        let deployment = Deployment {
-            chart: new.chart,
-            values: new.values,
-            replicas: REPLICAS,
-        };
-        let facts = deployer
-            .inspect(path, &deployment)
-            .await
-            .map_err(error::of_deploy)?;
-        let from_chart = facts.replicas.unwrap_or(REPLICAS);
-        let min = new
-            .min_replicas
-            .unwrap_or_else(|| from_chart.min.min(new.max_replicas.unwrap_or(u32::MAX)));
-        let max = new.max_replicas.unwrap_or(from_chart.max.max(min));
-        let replicas = self.check_replicas(Replicas { min, max })?;
-        Ok((
-            Deployment {
-                replicas,
-                ..deployment
-            },
-            facts,
-        ))
+        // What is wrong with the request whatever the chart says is better told by the request's names.
+        self.check_replicas(new.deployment(None).replicas)?;
+        let facts = deployer.inspect(path, &new).await.map_err(error::of_deploy)?;
+        let deployment = new.deployment(facts.replicas);
+        self.check_replicas(deployment.replicas)?;
+        Ok((deployment, facts))
     }
 
     fn check_replicas(&self, replicas: Replicas) -> Result<Replicas, ApiError> {
@@ -525,6 +507,7 @@ impl AdminApi for LocalNode {
             return Err(ApiError::invalid("workers", problem));
         }
         self.check_here(ShardId::new(served.pipeline.id, Partition(0)))?;
+        Node::of(self.inner.clone()).spare(&served, Some(workers)).await;
         deployer
             .scale(served.pipeline.id, workers)
             .await

@@ -1,10 +1,12 @@
-//! What a pipeline has to do, as its shards on this node say.
+//! What a pipeline has to do, and who does it, as its shards on this node say.
 
 use std::sync::PoisonError;
 
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{ApiError, PipelineLoad};
 
-use super::LocalNode;
+use super::{LocalNode, error};
+use crate::actor::Message;
 use crate::directory::Served;
 
 impl LocalNode {
@@ -35,5 +37,11 @@ impl LocalNode {
         let turn = status.turn.filter(|_| all_up && load.is_idle());
         *served.idle.lock().unwrap_or_else(PoisonError::into_inner) = turn.map(|turn| (turn, load));
         Ok(load)
+    }
+
+    /// Which workers have tasks of the shards here.
+    pub(crate) async fn busy_here(&self, served: &Served) -> Result<Vec<BusyWorker>, ApiError> {
+        let busy = served.mailbox.ask(Message::Busy).await;
+        busy.ok_or_else(|| error::unavailable("the pipeline is going away"))
     }
 }

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use scheduler_core::id::ShardId;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::cluster::PeerGateway;
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::ApiError;
 
 use crate::actor::Durable;
@@ -83,6 +84,10 @@ impl LocalNode {
 impl PeerGateway for LocalNode {
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError> {
         self.flush_here(&*self.served(path)?).await
+    }
+
+    async fn busy(&self, path: &PipelinePath) -> Result<Vec<BusyWorker>, ApiError> {
+        self.busy_here(&*self.served(path)?).await
     }
 
     async fn refresh(&self) -> Result<(), ApiError> {

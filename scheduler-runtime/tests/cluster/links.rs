@@ -10,6 +10,7 @@ use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::catalog::Application;
 use scheduler_core::port::cluster::{PeerGateway, Peers};
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
     PageCursor, PipelineChange, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter, TaskStream,
@@ -74,6 +75,13 @@ impl PeerGateway for Link {
     async fn flush(&self, path: &PipelinePath) -> Result<(), ApiError> {
         let (node, end) = self.node()?;
         end.run_until_cancelled(node.flush(path))
+            .await
+            .unwrap_or_else(|| Err(away()))
+    }
+
+    async fn busy(&self, path: &PipelinePath) -> Result<Vec<BusyWorker>, ApiError> {
+        let (node, end) = self.node()?;
+        end.run_until_cancelled(node.busy(path))
             .await
             .unwrap_or_else(|| Err(away()))
     }

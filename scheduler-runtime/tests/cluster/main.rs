@@ -5,4 +5,5 @@
 mod links;
 mod moves;
 mod requests;
+mod spared;
 mod world;

@@ -7,6 +7,7 @@ use scheduler_core::id::{NodeId, ShardId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::port::deploy::Deployer;
 use scheduler_core::port::gateway::{AdminApi as _, Caller, HeldLease, Lease, NewPipeline, Report, TaskView};
 use scheduler_core::port::store::CheckpointStore as _;
 use scheduler_core::task::{TaskOptions, TaskSpec};
@@ -51,6 +52,10 @@ pub(crate) struct Member {
 
 impl World {
     pub(crate) async fn start(&self, name: &str) -> Member {
+        self.start_with(name, None).await
+    }
+
+    pub(crate) async fn start_with(&self, name: &str, deployer: Option<Arc<dyn Deployer>>) -> Member {
         self.log.set_now(now());
         let placement = Arc::new(self.group.join());
         let address = format!("http://{name}");
@@ -65,10 +70,13 @@ impl World {
             ..NodeConfig::default()
         };
         let builder = Node::builder(Arc::new(self.log.clone()), Arc::new(self.store.clone()));
-        let builder = builder
+        let mut builder = builder
             .config(config)
             .placement(placement.clone())
             .cluster(cluster);
+        if let Some(deployer) = deployer {
+            builder = builder.deployer(deployer);
+        }
         let node = soon(builder.start()).await.expect("the node starts");
         self.links.connect(&address, node.local());
         Member {

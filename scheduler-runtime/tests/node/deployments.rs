@@ -5,14 +5,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scheduler_core::id::PipelineId;
 use scheduler_core::name::PipelinePath;
-use scheduler_core::port::catalog::{Deployment, Replicas};
-use scheduler_core::port::deploy::{ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted};
+use scheduler_core::port::catalog::Replicas;
+use scheduler_core::port::deploy::{
+    BusyWorker, ChartFacts, DeployError, Deployer, Rollout, RolloutPhase, Wanted,
+};
 use scheduler_core::port::gateway::{
     AdminApi as _, ApiError, NewDeployment, NewPipeline, PipelineChange, TaskApi as _, WorkerApi as _,
 };
 use scheduler_runtime::Node;
 
-use crate::world::{ANNA, EVER, World, config, me, new_pipeline, path, report, soon, success, tasks};
+use crate::world::{
+    ANNA, BERT, EVER, Worker, World, config, me, new_pipeline, path, report, soon, success, tasks,
+};
 
 /// A deployer that does nothing, and remembers it.
 #[derive(Debug, Default)]
@@ -26,6 +30,10 @@ struct State {
     is_away: bool,
     attempts: u32,
     wanted: BTreeMap<PipelineId, (Wanted, u32)>,
+    /// Something else says how many workers there are.
+    is_scaled_by_others: bool,
+    /// How many workers were going to be wanted, and who was busy then.
+    spared: Vec<(u32, Vec<BusyWorker>)>,
 }
 
 impl Fake {
@@ -64,7 +72,7 @@ impl Fake {
 
 #[async_trait]
 impl Deployer for Fake {
-    async fn inspect(&self, _: &PipelinePath, _: &Deployment) -> Result<ChartFacts, DeployError> {
+    async fn inspect(&self, _: &PipelinePath, _: &NewDeployment) -> Result<ChartFacts, DeployError> {
         Ok(ChartFacts {
             definition: None,
             replicas: Some(Replicas { min: 0, max: 4 }),
@@ -84,6 +92,14 @@ impl Deployer for Fake {
 
     async fn scale(&self, pipeline: PipelineId, workers: u32) -> Result<(), DeployError> {
         self.with(|state| state.wanted.get_mut(&pipeline).unwrap().1 = workers)
+    }
+
+    fn is_scaled_by_others(&self, _: PipelineId) -> bool {
+        self.state.lock().unwrap().is_scaled_by_others
+    }
+
+    async fn spare(&self, _: PipelineId, workers: u32, busy: &[BusyWorker]) -> Result<(), DeployError> {
+        self.with(|state| state.spared.push((workers, busy.to_vec())))
     }
 
     async fn rollout(&self, pipeline: PipelineId) -> Result<Option<Rollout>, DeployError> {
@@ -216,4 +232,78 @@ async fn workers_that_an_earlier_node_left_go_when_there_is_nothing_for_them() {
     deployer.wants(4..=4).await;
     let _next = start(&world, &deployer).await;
     deployer.wants(0..=0).await;
+}
+
+/// What a session calls itself, with as many tasks.
+fn busy(of: &[(&str, u64)]) -> Vec<BusyWorker> {
+    of.iter()
+        .map(|(name, tasks)| BusyWorker {
+            name: (*name).to_owned(),
+            tasks: *tasks,
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_busy_is_said_before_there_are_fewer_workers_and_at_no_other_time() {
+    let (world, deployer) = (World::default(), Arc::<Fake>::default());
+    let node = start(&world, &deployer).await;
+    let path = deploy(&node).await;
+    let mut worker = Worker::open(&node, &path, BERT).await;
+    soon(node.submit(&path, tasks(40))).await.unwrap();
+    deployer.wants(4..=4).await;
+    worker.credit(2).await;
+    let held = worker.leases(2).await;
+    for _ in 0..38 {
+        let lease = soon(node.poll(&path, ANNA, 1, EVER)).await.unwrap().remove(0);
+        soon(node.report(&path, ANNA, vec![report(&lease, success())]))
+            .await
+            .unwrap();
+    }
+    let spared = || std::mem::take(&mut deployer.state.lock().unwrap().spared);
+    assert_eq!(spared(), []);
+    let alive = tokio::spawn(async move { worker.until(|_| false).await });
+    deployer.wants(2..=2).await;
+    assert_eq!(spared(), [(2, busy(&[("worker-2", 2)]))]);
+    soon(node.scale_pipeline(&path, 1)).await.unwrap();
+    assert_eq!(spared(), [(1, busy(&[("worker-2", 2)]))]);
+    let narrower = PipelineChange {
+        max_replicas: Some(3),
+        ..PipelineChange::default()
+    };
+    soon(node.change_pipeline(&path, narrower)).await.unwrap();
+    assert_eq!(spared(), [(3, busy(&[("worker-2", 2)]))]);
+
+    alive.abort();
+    soon(node.report(
+        &path,
+        BERT,
+        held.iter().map(|lease| report(lease, success())).collect(),
+    ))
+    .await
+    .unwrap();
+    deployer.wants(0..=0).await;
+    assert_eq!(spared().last(), Some(&(0, Vec::new())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_something_else_scales_it_is_looked_now_and_then_who_is_busy_while_others_are_not() {
+    let (world, deployer) = (World::default(), Arc::<Fake>::default());
+    deployer.state.lock().unwrap().is_scaled_by_others = true;
+    let node = start(&world, &deployer).await;
+    let path = deploy(&node).await;
+    let spared = || std::mem::take(&mut deployer.state.lock().unwrap().spared);
+    let mut worker = Worker::open(&node, &path, BERT).await;
+    soon(node.submit(&path, tasks(2))).await.unwrap();
+    worker.credit(1).await;
+    let first = worker.leases(1).await.remove(0);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    // One task waits: whoever is there is wanted.
+    assert_eq!(spared(), []);
+    worker.report(&first, success()).await;
+    worker.credit(1).await;
+    worker.leases(1).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    // At once, and once more five seconds later.
+    assert_eq!(spared(), vec![(1, busy(&[("worker-2", 1)])); 2]);
 }

@@ -161,7 +161,7 @@ impl Worker {
             shares: false,
             number: 0,
             worker,
-            name: "test".into(),
+            name: format!("worker-{}", worker.0),
             held,
             reported,
         };

@@ -18,4 +18,5 @@ mod pods;
 mod scaled;
 mod scheduler;
 mod sources;
+mod spared;
 mod web;

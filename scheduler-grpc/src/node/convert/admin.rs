@@ -6,7 +6,7 @@ use scheduler_core::id::PipelineId;
 use scheduler_core::name::{Name, PipelinePath};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::catalog::{Application, Deployment, Pipeline, Replicas};
-use scheduler_core::port::deploy::{Rollout, RolloutPhase};
+use scheduler_core::port::deploy::{BusyWorker, Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     Caller, NewDeployment, NewPipeline, PipelineChange, PipelineCounts, PipelineLoad, PipelineView,
 };
@@ -267,6 +267,22 @@ pub(in crate::node) fn load(load: wire::Load) -> PipelineLoad {
         succeeded: load.succeeded,
         busy_ms: load.busy_ms,
     }
+}
+
+pub(in crate::node) fn put_busy(busy: Vec<BusyWorker>) -> wire::BusyWorkers {
+    let workers = busy
+        .into_iter()
+        .map(|BusyWorker { name, tasks }| wire::BusyWorker { name, tasks });
+    wire::BusyWorkers {
+        workers: workers.collect(),
+    }
+}
+
+pub(in crate::node) fn busy(busy: wire::BusyWorkers) -> Vec<BusyWorker> {
+    let workers = busy.workers.into_iter();
+    workers
+        .map(|wire::BusyWorker { name, tasks }| BusyWorker { name, tasks })
+        .collect()
 }
 
 pub(in crate::node) fn put_view(view: PipelineView) -> wire::PipelineView {

@@ -1,11 +1,12 @@
-//! What a pipeline has to do, on all nodes.
+//! What a pipeline has to do, and who does it, on all nodes.
 
 use std::collections::BTreeMap;
 
 use scheduler_core::id::{Partition, ShardId};
+use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{ApiError, PipelineLoad};
 
-use super::super::owner::{LONGEST_READ, in_time};
+use super::super::owner::{LONGEST_READ, Place, in_time};
 use super::ClusterNode;
 use crate::directory::Served;
 
@@ -24,11 +25,7 @@ impl ClusterNode {
             let bounds = in_time(LONGEST_READ, self.local.all_bounds(nowhere)).await?;
             load.backlog += bounds.iter().map(|(_, bounds)| bounds.len()).sum::<u64>();
         }
-        let owners: BTreeMap<_, _> = places.into_values().map(|place| (place.node, place)).collect();
-        let others = owners
-            .into_values()
-            .filter(|place| place.node != self.inner.world.node);
-        let asked = others.map(|place| async move {
+        let asked = self.others(places).map(|place| async move {
             let asked = place.gateway.load(&pipeline.path);
             in_time(LONGEST_READ, asked).await
         });
@@ -42,6 +39,44 @@ impl ClusterNode {
         }
         Ok(load)
     }
+
+    /// Workers that have tasks of any shard; an error if one of the owners does not say, since a part of them would let the others seem idle.
+    pub(crate) async fn busy(&self, served: &Served) -> Result<Vec<BusyWorker>, ApiError> {
+        let path = &served.pipeline.path;
+        let places = self.places(served, None).await?;
+        let asked = self.others(places).map(|place| async move {
+            let asked = place.gateway.busy(path);
+            in_time(LONGEST_READ, asked).await
+        });
+        let mut busy = self.local.busy_here(served).await?;
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(others) => busy.extend(others),
+                Err(ApiError::NotFound { .. }) => (),
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(sum(busy))
+    }
+
+    /// The owners of shards that are not this node, each once.
+    fn others(&self, places: BTreeMap<Partition, Place>) -> impl Iterator<Item = Place> + use<> {
+        let ours = self.inner.world.node;
+        let owners: BTreeMap<_, _> = places.into_values().map(|place| (place.node, place)).collect();
+        owners.into_values().filter(move |place| place.node != ours)
+    }
+}
+
+/// A worker has tasks of several nodes.
+fn sum(busy: Vec<BusyWorker>) -> Vec<BusyWorker> {
+    let mut tasks = BTreeMap::<String, u64>::new();
+    for worker in busy {
+        *tasks.entry(worker.name).or_default() += worker.tasks;
+    }
+    tasks
+        .into_iter()
+        .map(|(name, tasks)| BusyWorker { name, tasks })
+        .collect()
 }
 
 fn add(load: &mut PipelineLoad, other: &PipelineLoad) {
