@@ -89,6 +89,8 @@ impl Point {
         let mut point = Self {
             load: Load {
                 server: String::new(),
+                http: String::new(),
+                connections: 0,
                 partitions: 4,
                 producers: 8,
                 workers: 8,

@@ -3,6 +3,7 @@
 //! `load` puts it on a server that runs; `growth` starts servers of its own and shows how the cost of a task changes with the size of things.
 
 pub mod cost;
+pub mod http;
 pub mod lines;
 pub mod measure;
 pub mod people;

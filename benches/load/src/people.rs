@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
+use http::Uri;
 use scheduler_grpc::client::{
     Client, ClientConfig, ClientError, CreatePipelineRequest, NewTask, PipelineRef, Submitter,
 };
@@ -29,6 +30,12 @@ pub struct Load {
     /// Where the server has its gRPC.
     #[arg(long, default_value = "http://127.0.0.1:50050")]
     pub server: String,
+    /// Where the server has its HTTP.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub http: String,
+    /// Connections of `http`.
+    #[arg(long, default_value_t = 64)]
+    pub connections: u32,
     /// Partitions of the pipeline.
     #[arg(long, default_value_t = 4)]
     pub partitions: u32,
@@ -107,6 +114,21 @@ impl Place {
     pub async fn close(&self) -> anyhow::Result<()> {
         let client = Client::connect(&self.load.server, ClientConfig::default()).await?;
         Ok(client.delete_pipeline(&self.pipeline).await?)
+    }
+
+    /// Where it takes tasks over HTTP.
+    pub(crate) fn http(&self) -> anyhow::Result<Uri> {
+        let PipelineRef {
+            application,
+            pipeline,
+        } = &self.pipeline;
+        let address = format!(
+            "{}/api/applications/{application}/pipelines/{pipeline}",
+            self.load.http
+        );
+        address
+            .parse()
+            .with_context(|| format!("--http {} is no address", self.load.http))
     }
 
     /// Producers that submit what the source has.
