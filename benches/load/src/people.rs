@@ -27,9 +27,14 @@ const IN_FLIGHT: usize = 4;
 /// Who comes, and what they bring.
 #[derive(Clone, Debug, Args)]
 pub struct Load {
-    /// Where the server has its gRPC.
-    #[arg(long, default_value = "http://127.0.0.1:50050")]
-    pub server: String,
+    /// Where the server has its gRPC; of a cluster several with commas between them, among which producers and workers share themselves out.
+    #[arg(
+        long = "server",
+        default_value = "http://127.0.0.1:50050",
+        value_delimiter = ',',
+        required = false
+    )]
+    pub servers: Vec<String>,
     /// Where the server has its HTTP.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub http: String,
@@ -54,6 +59,14 @@ pub struct Load {
     /// Bytes of a task's params, 32 to 65,568.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=65_568))]
     pub params: u32,
+}
+
+impl Load {
+    /// The server of a producer or worker.
+    fn server(&self, number: u32) -> &str {
+        let at = number as usize % self.servers.len().max(1);
+        self.servers.get(at).map_or("", String::as_str)
+    }
 }
 
 /// The pipeline of a test, and those who come to it.
@@ -90,7 +103,7 @@ impl Acknowledged {
 impl Place {
     /// A pipeline of that name; there may be one already.
     pub async fn open(load: &Load, name: &str) -> anyhow::Result<Self> {
-        let client = Client::connect(&load.server, ClientConfig::default()).await?;
+        let client = Client::connect(load.server(0), ClientConfig::default()).await?;
         let pipeline = PipelineRef {
             application: "load".to_owned(),
             pipeline: name.to_owned(),
@@ -112,7 +125,7 @@ impl Place {
 
     /// Deletes the pipeline with all it holds.
     pub async fn close(&self) -> anyhow::Result<()> {
-        let client = Client::connect(&self.load.server, ClientConfig::default()).await?;
+        let client = Client::connect(self.load.server(0), ClientConfig::default()).await?;
         Ok(client.delete_pipeline(&self.pipeline).await?)
     }
 
@@ -138,10 +151,10 @@ impl Place {
         acknowledged: &Arc<Acknowledged>,
     ) -> JoinSet<anyhow::Result<()>> {
         let mut producers = JoinSet::new();
-        for _ in 0..self.load.producers {
+        for number in 0..self.load.producers {
             let (place, source, acknowledged) = (self.clone(), Arc::clone(source), Arc::clone(acknowledged));
             producers.spawn(async move {
-                let client = Client::connect(&place.load.server, ClientConfig::default()).await?;
+                let client = Client::connect(place.load.server(number), ClientConfig::default()).await?;
                 let submitter = client.submitter(&place.pipeline).await?;
                 submit(submitter, &place.load, &source, &acknowledged).await
             });
@@ -163,7 +176,7 @@ impl Place {
                 ready(Ok(Bytes::new()))
             });
             let worker = Worker::builder()
-                .server(&self.load.server)
+                .server(self.load.server(number))
                 .application(&self.pipeline.application)
                 .pipeline(&self.pipeline.pipeline)
                 .name(format!("load-{number}"))
