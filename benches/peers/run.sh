@@ -138,12 +138,12 @@ P
 }
 
 run_one() { # peer:mode
-  local peer=${1%%:*} mode=${1##*:} name args=() n
+  local peer=${1%%:*} mode=${1##*:} name args=() n tests=$TESTS
   D=$WORK/run/$peer-$mode; rm -rf "$D"; mkdir -p "$D"
   name=$peer; n=1000000
   case $peer in
     workload-scheduler)
-      local bin=${SCHEDULER_BIN_DIR:?the directory of scheduler-server and load} more=() first=""
+      local bin=${SCHEDULER_BIN_DIR:?the directory of scheduler-server and load} more=() first="" down=""
       if [ "$mode" = cluster ]; then
         # Tasks are acknowledged by Kafka as they are for kafka-share and kafka-raw; every server is charged.
         "${SCHEDULER_XTASK:?the program that starts Kafka and TiDB}" services up --dir "$D/services" > "$D/services.env" 2> "$D/services.log"
@@ -151,11 +151,14 @@ run_one() { # peer:mode
         mysql_url="$SCHEDULER_TEST_TIDB/test"
         more=(--kafka "$SCHEDULER_TEST_KAFKA" --tidb "$mysql_url" --cluster-secret compare-compare-compare)
         first=$(sed -n 's/^pid=//p' "$D"/services/*.process | tr '\n' ' ')
-        EXTRA="'$SCHEDULER_XTASK' services down --wipe --dir '$D/services' >/dev/null"
+        down="'$SCHEDULER_XTASK' services down --wipe --dir '$D/services' >/dev/null"
       fi
       "$bin/scheduler-server" --data "$D/data" --deployer none --http $H:38080 --grpc $H:35050 "${more[@]}" > "$D/server.log" 2>&1 &
+      # It lets go of its shards before what they are kept in goes away.
+      EXTRA="kill $!; wait $!; $down"
       ROOTS="$! $first"; wait_port 35050; ADDR=$H:35050
-      args=(-cmd "'$bin/load' --server http://$ADDR --partitions 4 lines" -name "$peer"); name=external ;;
+      tests=$TESTS,http
+      args=(-cmd "'$bin/load' --server http://$ADDR --http http://$H:38080 --partitions 4 lines" -name "$peer"); name=external ;;
     kafka-share|kafka-raw)
       start_kafka "$mode"
       args=(-cmd "java -Xms1g -Xmx2g -cp '$KLIBS/*:$WORK/kclasses' KafkaPeer ${peer#kafka-} $ADDR ${LINGER:-5}" -name "$peer"); name=external
@@ -204,7 +207,7 @@ run_one() { # peer:mode
   local pids; pids=$(echo $ROOTS | tr ' ' ',')
   echo "== $peer $mode n=$n pids=$pids $(date -u +%T) load $(cut -d' ' -f1-3 /proc/loadavg)" >&2
   local lock=(); [ -n "${LOCK:-}" ] && lock=(flock "$LOCK")
-  "${lock[@]}" timeout "${CAP:-420}" "$BIN/peers" "$name" -addr "$ADDR" -mode "$mode" -pids "$pids" -tests "$TESTS" -n "$n" -rates "$RATES" \
+  "${lock[@]}" timeout "${CAP:-420}" "$BIN/peers" "$name" -addr "$ADDR" -mode "$mode" -pids "$pids" -tests "$tests" -n "$n" -rates "$RATES" \
      -secs "$SECS_AT_RATE" -limit "$LIMIT" "${args[@]}" | tee -a "$OUT" || echo "$peer $mode failed" >&2
   du -sm "$D" 2>/dev/null | awk '{print "   directory MB:", $1}' >&2
   stop_all

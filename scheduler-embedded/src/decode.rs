@@ -1,10 +1,12 @@
-//! The readers of what lies on disk, for tests that feed them any bytes. No part of the API: it changes as they do.
+//! The readers of what lies on disk, for tests that feed them any bytes and benchmarks that time them. No part of the API: it changes as they do.
 #![doc(hidden)]
 
 use std::path::Path;
 
 use bytes::Bytes;
-use scheduler_core::task::Record;
+use scheduler_core::id::{Offset, ShardId};
+use scheduler_core::task::{Record, TaskSpec};
+use scheduler_core::time::Timestamp;
 
 use crate::codec::{self, Decoder};
 use crate::error::{Corrupt, OpenError};
@@ -33,6 +35,26 @@ pub fn frames(bytes: Bytes) -> Result<Vec<Record>, Corrupt> {
         }
     }
     Ok(records)
+}
+
+/// Tasks of a shard, the first at offset `first`, in frames that lie one after the other.
+pub fn framed(shard: ShardId, first: Offset, tasks: &[TaskSpec]) -> Bytes {
+    let mut bytes = Vec::new();
+    let mut next = first.0;
+    let mut rest = tasks;
+    while !rest.is_empty() {
+        let room: usize = rest.iter().map(TaskSpec::weight).sum();
+        let mut frame = frame::FrameBuilder::new(shard, next, room);
+        while let Some((task, later)) = rest.split_first()
+            && !frame.is_full()
+        {
+            frame.push(task);
+            next += 1;
+            rest = later;
+        }
+        bytes.extend_from_slice(&frame.finish(0, rest.is_empty(), Timestamp::ZERO).1);
+    }
+    bytes.into()
 }
 
 /// Scans segment `number` in `directory`; `None` if it was never begun.

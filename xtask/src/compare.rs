@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use crate::Failed;
-use crate::run::{cargo, output, own, root, run as execute};
+use crate::run::{cargo, own, root, run as execute};
+use crate::stamp::stamp;
 
 pub(crate) const USAGE: &str = "\
   compare [PEER:MODE ...]
@@ -74,30 +75,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     execute(harness(&[&["build"], &peers[..]].concat())?)?;
     execute(harness(&peers)?)?;
 
-    println!("\nMachine: {}; commit {}\n", machine(), commit());
+    println!("\n{}\n", stamp());
     let mut table = Command::new("python3");
     table.arg(root().join("benches/peers/table.py")).arg(&results);
     execute(table)
-}
-
-/// The processor, its cores and the memory.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let of = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.split_once(':'));
-        value.map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "{}, {cores} cores, {} memory",
-        of(&read("/proc/cpuinfo"), "model name"),
-        of(&read("/proc/meminfo"), "MemTotal")
-    )
-}
-
-fn commit() -> String {
-    let mut git = Command::new("git");
-    git.args(["describe", "--always", "--dirty"]).current_dir(root());
-    output(git).map_or("unknown".to_owned(), |commit| commit.trim().to_owned())
 }

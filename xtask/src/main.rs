@@ -3,6 +3,7 @@
 //! It depends on nothing but the standard library, since it is built before everything else.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for a terminal")]
 
+mod bench;
 mod borders;
 mod chaos;
 mod ci;
@@ -16,6 +17,7 @@ mod mutations;
 mod run;
 mod services;
 mod simulate;
+mod stamp;
 mod test;
 mod tools;
 
@@ -42,6 +44,7 @@ fn usage() -> String {
         mutations::USAGE,
         simulate::USAGE,
         fuzz::USAGE,
+        bench::USAGE,
         compare::USAGE,
         instructions::USAGE,
     ]
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         (Some("services"), _) => services::run(&rest),
         (Some("fuzz"), _) => fuzz::run(&rest),
         (Some("instructions"), _) => instructions::run(&rest),
+        (Some("bench"), _) => bench::run(&rest),
         (Some("compare"), _) => compare::run(&rest),
         (Some("mutations"), _) => mutations::run(&rest),
         (Some("simulate"), _) => simulate::run(&rest),

@@ -49,6 +49,23 @@ impl Cost {
         })
     }
 
+    /// What several have taken together.
+    pub fn of_all(processes: &[u32]) -> anyhow::Result<Self> {
+        let none = Self {
+            cpu_seconds: 0.0,
+            written: 0.0,
+            resident_mib: 0.0,
+        };
+        processes.iter().try_fold(none, |sum, process| {
+            let cost = Self::of(*process)?;
+            Ok(Self {
+                cpu_seconds: sum.cpu_seconds + cost.cpu_seconds,
+                written: sum.written + cost.written,
+                resident_mib: sum.resident_mib + cost.resident_mib,
+            })
+        })
+    }
+
     /// Since `before`, for so many tasks.
     pub fn since(self, before: Self, tasks: u64) -> Spent {
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]

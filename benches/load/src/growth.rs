@@ -88,7 +88,9 @@ impl Point {
     fn new(what: Dimension, size: u32, tasks: u64) -> Self {
         let mut point = Self {
             load: Load {
-                server: String::new(),
+                servers: Vec::new(),
+                http: String::new(),
+                connections: 0,
                 partitions: 4,
                 producers: 8,
                 workers: 8,
@@ -125,7 +127,7 @@ impl Point {
             arguments: vec!["--deployer".to_owned(), "none".to_owned()],
         })
         .await?;
-        server.grpc().clone_into(&mut self.load.server);
+        self.load.servers = vec![server.grpc().to_owned()];
         self.fill(&server).await?;
         let pid = u32::try_from(server.pid().as_raw())?;
         let place = Place::open(&self.load, "growth").await?;

@@ -33,7 +33,7 @@ struct Arguments {
     /// Tasks a second, of `latency`.
     #[arg(long, default_value_t = 5_000)]
     rate: u64,
-    /// Seconds of `latency` that count, after 3 that do not.
+    /// Seconds of `latency` and `http` that count, after 3 that do not.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// Tests, in this order; each has all tasks of one pipeline. `lines` takes tests as lines of JSON instead.
@@ -51,6 +51,8 @@ enum Command {
     Pipe,
     /// At a fixed rate: from when a task is due to when a worker has it.
     Latency,
+    /// One task a request over HTTP, on connections that are kept: from a request to its answer.
+    Http,
     /// As told on standard input, for a program that compares.
     Lines,
 }
@@ -62,6 +64,7 @@ impl std::fmt::Display for Command {
             Self::Drain => "drain",
             Self::Pipe => "pipe",
             Self::Latency => "latency",
+            Self::Http => "http",
             Self::Lines => "lines",
         })
     }
@@ -84,6 +87,7 @@ async fn main() -> anyhow::Result<()> {
             Command::Drain => Test::Drain,
             Command::Pipe => Test::Pipe,
             Command::Latency => Test::Lat,
+            Command::Http => Test::Http,
             Command::Lines => return lines::answer(&arguments.load).await,
         };
         let before = arguments.pid.map(Cost::of).transpose()?;

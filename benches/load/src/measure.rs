@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::http;
 use crate::people::{Acknowledged, Place};
 use crate::seen::Seen;
 use crate::work::{Source, now};
@@ -30,6 +32,8 @@ pub enum Test {
     Pipe,
     /// At a fixed rate: from when a task is due to when a worker has it.
     Lat,
+    /// One task a request over HTTP, on connections that are kept: from a request to its answer.
+    Http,
 }
 
 /// How much of it.
@@ -39,9 +43,9 @@ pub struct Amount {
     pub tasks: u64,
     /// Of a test at a rate: tasks a second.
     pub rate: u64,
-    /// That count.
+    /// That count; of HTTP as well.
     pub seconds: u64,
-    /// Seconds at that rate before what counts.
+    /// Seconds before what counts.
     pub warm: u64,
     /// When a test that does not end is cut off.
     pub limit: Duration,
@@ -62,7 +66,7 @@ pub struct Outcome {
     pub received_secs: f64,
     /// Cut at the limit.
     pub capped: bool,
-    /// Of a test at a rate.
+    /// Of a test at a rate, and of HTTP.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     pub latency: Option<Latency>,
 }
@@ -82,6 +86,20 @@ pub struct Latency {
     keeps_up: bool,
 }
 
+impl Latency {
+    /// Of a histogram of microseconds.
+    pub(crate) fn of(micros: &Histogram<u64>, keeps_up: bool) -> Self {
+        let at = |quantile| Duration::from_micros(micros.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+        Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: at(1.0),
+            keeps_up,
+        }
+    }
+}
+
 impl Test {
     /// `begin` is called when the timed part begins, and `end` when it is over.
     pub async fn run(
@@ -96,6 +114,7 @@ impl Test {
             Self::Drain => drain(place, amount, begin, end).await,
             Self::Pipe => pipe(place, amount, begin, end).await,
             Self::Lat => latency(place, amount, begin, end).await,
+            Self::Http => requests(place, amount, begin, end).await,
         }
     }
 }
@@ -205,21 +224,30 @@ async fn latency(
     }
     let settled = settled(&stop, &mut workers).await?;
     end();
-    let (count, [p50, p99, p999, max]) = seen
-        .quantiles([0.5, 0.99, 0.999, 1.0])
+    let keeps_up = !capped && last < begun + time + Duration::from_secs(2);
+    let (count, latency) = seen
+        .latencies(|micros| (micros.len(), Latency::of(micros, keeps_up)))
         .context("latencies were not kept: a bug")?;
     Ok(Outcome {
         sent: acknowledged.count(),
         count,
-        latency: Some(Latency {
-            p50,
-            p99,
-            p999,
-            max,
-            keeps_up: !capped && last < begun + time + Duration::from_secs(2),
-        }),
+        latency: Some(latency),
         ..outcome(&seen, begun, settled, capped)
     })
+}
+
+async fn requests(
+    place: &Place,
+    amount: Amount,
+    begin: impl FnOnce(),
+    end: impl FnOnce(),
+) -> anyhow::Result<Outcome> {
+    let pipeline = place.http()?;
+    let connections = place.load.connections;
+    begin();
+    let measured = tokio::task::spawn_blocking(move || http::measure(&pipeline, connections, amount)).await?;
+    end();
+    measured
 }
 
 fn outcome(seen: &Seen, begun: Duration, settled: Duration, capped: bool) -> Outcome {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
+use http::Uri;
 use scheduler_grpc::client::{
     Client, ClientConfig, ClientError, CreatePipelineRequest, NewTask, PipelineRef, Submitter,
 };
@@ -26,9 +27,20 @@ const IN_FLIGHT: usize = 4;
 /// Who comes, and what they bring.
 #[derive(Clone, Debug, Args)]
 pub struct Load {
-    /// Where the server has its gRPC.
-    #[arg(long, default_value = "http://127.0.0.1:50050")]
-    pub server: String,
+    /// Where the server has its gRPC; of a cluster several with commas between them, among which producers and workers share themselves out.
+    #[arg(
+        long = "server",
+        default_value = "http://127.0.0.1:50050",
+        value_delimiter = ',',
+        required = false
+    )]
+    pub servers: Vec<String>,
+    /// Where the server has its HTTP.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub http: String,
+    /// Connections of `http`.
+    #[arg(long, default_value_t = 64)]
+    pub connections: u32,
     /// Partitions of the pipeline.
     #[arg(long, default_value_t = 4)]
     pub partitions: u32,
@@ -47,6 +59,14 @@ pub struct Load {
     /// Bytes of a task's params, 32 to 65,568.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=65_568))]
     pub params: u32,
+}
+
+impl Load {
+    /// The server of a producer or worker.
+    fn server(&self, number: u32) -> &str {
+        let at = number as usize % self.servers.len().max(1);
+        self.servers.get(at).map_or("", String::as_str)
+    }
 }
 
 /// The pipeline of a test, and those who come to it.
@@ -83,7 +103,7 @@ impl Acknowledged {
 impl Place {
     /// A pipeline of that name; there may be one already.
     pub async fn open(load: &Load, name: &str) -> anyhow::Result<Self> {
-        let client = Client::connect(&load.server, ClientConfig::default()).await?;
+        let client = Client::connect(load.server(0), ClientConfig::default()).await?;
         let pipeline = PipelineRef {
             application: "load".to_owned(),
             pipeline: name.to_owned(),
@@ -105,8 +125,23 @@ impl Place {
 
     /// Deletes the pipeline with all it holds.
     pub async fn close(&self) -> anyhow::Result<()> {
-        let client = Client::connect(&self.load.server, ClientConfig::default()).await?;
+        let client = Client::connect(self.load.server(0), ClientConfig::default()).await?;
         Ok(client.delete_pipeline(&self.pipeline).await?)
+    }
+
+    /// Where it takes tasks over HTTP.
+    pub(crate) fn http(&self) -> anyhow::Result<Uri> {
+        let PipelineRef {
+            application,
+            pipeline,
+        } = &self.pipeline;
+        let address = format!(
+            "{}/api/applications/{application}/pipelines/{pipeline}",
+            self.load.http
+        );
+        address
+            .parse()
+            .with_context(|| format!("--http {} is no address", self.load.http))
     }
 
     /// Producers that submit what the source has.
@@ -116,10 +151,10 @@ impl Place {
         acknowledged: &Arc<Acknowledged>,
     ) -> JoinSet<anyhow::Result<()>> {
         let mut producers = JoinSet::new();
-        for _ in 0..self.load.producers {
+        for number in 0..self.load.producers {
             let (place, source, acknowledged) = (self.clone(), Arc::clone(source), Arc::clone(acknowledged));
             producers.spawn(async move {
-                let client = Client::connect(&place.load.server, ClientConfig::default()).await?;
+                let client = Client::connect(place.load.server(number), ClientConfig::default()).await?;
                 let submitter = client.submitter(&place.pipeline).await?;
                 submit(submitter, &place.load, &source, &acknowledged).await
             });
@@ -141,7 +176,7 @@ impl Place {
                 ready(Ok(Bytes::new()))
             });
             let worker = Worker::builder()
-                .server(&self.load.server)
+                .server(self.load.server(number))
                 .application(&self.pipeline.application)
                 .pipeline(&self.pipeline.pipeline)
                 .name(format!("load-{number}"))

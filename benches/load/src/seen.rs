@@ -120,13 +120,12 @@ impl Seen {
         Duration::from_nanos(self.last.load(Ordering::Relaxed))
     }
 
-    /// How many latencies there are, and milliseconds at these quantiles.
-    pub(crate) fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> Option<(u64, [f64; N])> {
+    /// What `read` makes of the latencies, in microseconds, if they are kept.
+    pub(crate) fn latencies<T>(&self, read: impl FnOnce(&Histogram<u64>) -> T) -> Option<T> {
         let (_, histogram) = self.late.as_ref()?;
         let histogram = histogram
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile)).as_secs_f64() * 1e3;
-        Some((histogram.len(), quantiles.map(at)))
+        Some(read(&histogram))
     }
 }

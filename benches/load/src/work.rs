@@ -20,7 +20,7 @@ pub(crate) fn now() -> Duration {
 }
 
 /// Text that does not compress to nothing.
-static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+pub(crate) static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut x = 88_172_645_463_325_252_u64;
     (0..1 << 16)
