@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::Failed;
 use crate::run::{cargo, root, shown};
-use crate::services::{Private, Service};
+use crate::services::{Private, Service, TIDB as ADDRESS};
 use crate::stamp::stamp;
 
 pub(crate) const USAGE: &str = "\
@@ -45,7 +45,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
         ));
     }
     let is_wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
-    let needs_tidb = is_wanted(TIDB);
+    let has_tidb = std::env::var_os(ADDRESS).is_some_and(|address| !address.is_empty());
+    let needs_tidb = is_wanted(TIDB) && !has_tidb;
     let services = needs_tidb.then(|| Private::start(&[Service::Tidb])).transpose()?;
     let addresses = services.as_ref().map_or(&[][..], Private::addresses);
     let begun = SystemTime::now();
