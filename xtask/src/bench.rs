@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::Failed;
 use crate::run::{cargo, root, shown};
-use crate::services::{Private, Service};
+use crate::services::{Private, Service, TIDB as ADDRESS};
 use crate::stamp::stamp;
 
 pub(crate) const USAGE: &str = "\
@@ -18,44 +18,45 @@ pub(crate) const USAGE: &str = "\
                 A TiDB is started for `tidb`, unless SCHEDULER_TEST_TIDB leads to one
 ";
 
-/// A package and its benchmark.
-const ALL: &[(&str, &str)] = &[
-    ("scheduler-benches", "core"),
-    ("scheduler-benches", "skew"),
-    ("scheduler-benches", "timers"),
-    ("scheduler-benches", "state"),
-    ("scheduler-benches", "segments"),
-    ("scheduler-benches", "transport"),
-    ("scheduler-benches", TIDB),
+/// Benchmarks by their package.
+const ALL: &[(&str, &[&str])] = &[
+    (
+        "scheduler-benches",
+        &["core", "skew", "timers", "state", "segments", "transport", TIDB],
+    ),
     // It prints lines of its own, of one run each.
-    ("scheduler-embedded", "pipe"),
+    (EMBEDDED, &["pipe"]),
 ];
 
 const TIDB: &str = "tidb";
+const EMBEDDED: &str = "scheduler-embedded";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     if arguments == ["list"] {
-        for (_, name) in ALL {
+        for name in ALL.iter().flat_map(|(_, names)| *names) {
             println!("{name}");
         }
         return Ok(());
     }
-    let wanted: Vec<(&str, &str)> = ALL
-        .iter()
-        .copied()
-        .filter(|(_, name)| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name))
-        .collect();
-    if wanted.len() < arguments.len() {
-        return Err("not every name is one of a benchmark; `cargo xtask bench list` names them".to_owned());
+    let is_known = |wanted: &String| ALL.iter().any(|(_, names)| names.contains(&wanted.as_str()));
+    if let Some(unknown) = arguments.iter().find(|wanted| !is_known(wanted)) {
+        return Err(format!(
+            "there is no benchmark `{unknown}`; `cargo xtask bench list` names them"
+        ));
     }
-    let needs_tidb = wanted.iter().any(|(_, name)| *name == TIDB);
+    let is_wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|wanted| wanted == name);
+    let has_tidb = std::env::var_os(ADDRESS).is_some_and(|address| !address.is_empty());
+    let needs_tidb = is_wanted(TIDB) && !has_tidb;
     let services = needs_tidb.then(|| Private::start(&[Service::Tidb])).transpose()?;
     let addresses = services.as_ref().map_or(&[][..], Private::addresses);
     let begun = SystemTime::now();
     let before = stamp();
     let mut said = Said::default();
-    for (package, name) in wanted {
-        said.take_from(package, name, addresses)?;
+    for (package, names) in ALL {
+        let names: Vec<&str> = names.iter().copied().filter(|name| is_wanted(name)).collect();
+        if !names.is_empty() {
+            said.take_from(package, &names, addresses)?;
+        }
     }
     drop(services);
 
@@ -90,11 +91,12 @@ impl Said {
     fn take_from(
         &mut self,
         package: &str,
-        name: &str,
+        names: &[&str],
         addresses: &[(&'static str, String)],
     ) -> Result<(), Failed> {
-        let mut command = cargo(&["bench", "--package", package, "--bench", name]);
+        let mut command = cargo(&["bench", "--package", package]);
         command
+            .args(names.iter().flat_map(|name| ["--bench", name]))
             .envs(addresses.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped());
         let line = shown(&command);
@@ -104,11 +106,11 @@ impl Said {
             .map_err(|error| format!("`{line}` did not start: {error}"))?;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines() {
-                let line = line.map_err(|error| format!("the output of {name} broke off: {error}"))?;
+                let line = line.map_err(|error| format!("the output of {package} broke off: {error}"))?;
                 println!("{line}");
                 if let Some(figure) = line.strip_prefix("figure: ") {
                     self.figures.push(figure.to_owned());
-                } else if package == "scheduler-embedded" {
+                } else if package == EMBEDDED {
                     self.lines.push(line);
                 }
             }

@@ -58,20 +58,21 @@ impl Worker {
         self.say.send(request(kind)).await.expect("the session goes on");
     }
 
-    /// Takes `tasks` leases and reports each of them; answers how long that took.
+    /// Takes `tasks` leases, rounded up to whole messages, and reports each of them; answers how long that took.
     async fn work(&mut self, tasks: u64, together: u32) -> Duration {
         let begin = Instant::now();
+        let wanted = tasks.next_multiple_of(together.into());
+        let mut given = 0;
         for _ in 0..UNDER_WAY {
-            self.say(Kind::Credit(together)).await;
+            given += self.credit(together.into(), wanted - given).await;
         }
         let mut done = 0;
-        // What is under way at the end is worked on as well, so that the next call begins without any.
-        while done < tasks + u64::from(together * (UNDER_WAY - 1)) {
+        while done < wanted {
             let message = self.told.message().await.expect("the session goes on");
             let Some(Told::Leases(leases)) = message.and_then(|message| message.kind) else {
                 continue;
             };
-            let count = leases.leases.len();
+            let count = leases.leases.len() as u64;
             let reports = leases.leases.into_iter().map(|lease| wire::Report {
                 r#ref: lease.r#ref,
                 outcome: Some(Outcome::Succeeded("{}".into())),
@@ -80,12 +81,20 @@ impl Worker {
                 reports: reports.collect(),
             };
             self.say(Kind::Reports(reports)).await;
-            if done < tasks {
-                self.say(Kind::Credit(together)).await;
-            }
-            done += count as u64;
+            given += self.credit(count, wanted - given).await;
+            done += count;
         }
         begin.elapsed()
+    }
+
+    /// Gives credit for so many, but no more than are left; answers how much it was.
+    async fn credit(&self, many: u64, left: u64) -> u64 {
+        let many = many.min(left);
+        if many > 0 {
+            self.say(Kind::Credit(u32::try_from(many).unwrap_or(u32::MAX)))
+                .await;
+        }
+        many
     }
 }
 

@@ -11,7 +11,8 @@ const TICKS: f64 = 100.0;
 /// Of a process, since it began.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    cpu_seconds: f64,
+    /// User and system.
+    pub cpu_seconds: f64,
     written: f64,
     resident_mib: f64,
 }
