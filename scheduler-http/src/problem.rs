@@ -167,7 +167,10 @@ impl From<ApiError> for Problem {
                 source,
             } => {
                 if let Some(cause) = source {
-                    tracing::warn!("unavailable: {problem}: {cause}");
+                    tracing::warn!(
+                        error = &*cause as &dyn std::error::Error,
+                        "unavailable: {problem}"
+                    );
                 }
                 Self::new(Kind::Unavailable, problem).after(retry_after)
             }

@@ -15,6 +15,7 @@ use crate::{Failed, tools};
 /// As the charts call them without being told. A registry that is not named is Docker's.
 const PREFIX: &str = "docker.io/workload-scheduler";
 const VERSION: &str = "0.1.0";
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failed> {
     tools::ensure()?;
@@ -68,7 +69,9 @@ pub(crate) fn give_images(run: &Path) -> Result<(), Failed> {
     let images = [
         named("scheduler-server", &["/bin/scheduler-server"])
             .with(binaries()?.join("scheduler-server"), "/bin/scheduler-server")
-            .with(helm::binary()?, "/bin/helm"),
+            .with(helm::binary()?, "/bin/helm")
+            // Whoever fetches charts wants to know whom to believe, as distroless has it.
+            .with(AUTHORITIES, AUTHORITIES),
         named("scheduler-worker", &["/bin/scheduler-worker"])
             .with(programs.join("scheduler-worker"), "/bin/scheduler-worker"),
         named("command-executor", &["/bin/command-executor"]).with(&executor, "/bin/command-executor"),

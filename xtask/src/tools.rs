@@ -34,9 +34,10 @@ pub(crate) fn is_installed(program: &str) -> bool {
 }
 
 /// What makes this machine a node.
-const FOR_KUBELET: [(&str, &str); 5] = [
+const FOR_KUBELET: [(&str, &str); 6] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
+    ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("busybox", "busybox-static"),
     // The plugins themselves are in no path.

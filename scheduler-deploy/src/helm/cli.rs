@@ -10,7 +10,7 @@ use scheduler_core::port::deploy::DeployError;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-use super::HelmConfig;
+use super::{HelmConfig, kubeconfig};
 use crate::leftover::MARK;
 
 /// The oldest of helm 3 that knows labels of releases and how to uninstall what is not there.
@@ -19,8 +19,6 @@ const OLDEST: (u32, u32) = (3, 14);
 const MAX_COMPLAINT: usize = 16 << 10;
 /// How long helm may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
-/// Variables by which a pod knows its cluster.
-const IN_CLUSTER: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
 
 /// Runs helm.
 #[derive(Debug)]
@@ -60,10 +58,16 @@ pub(super) struct Bounds {
 impl Helm {
     /// Finds out whether the program is one that we can work with. `directory` is absolute.
     pub(super) async fn open(config: &HelmConfig, directory: &Path) -> Result<Self, DeployError> {
+        let said = config.kubeconfig.as_deref();
+        let kubeconfig = kubeconfig::for_helm(said, directory, |name| std::env::var_os(name));
+        let kubeconfig = kubeconfig.map_err(|error| {
+            let problem = format!("{}: the account of this pod: {error}", directory.display());
+            DeployError::Unavailable(problem.into())
+        })?;
         let mut helm = Self {
             program: config.program.clone(),
             directory: directory.to_owned(),
-            kubeconfig: config.kubeconfig.clone(),
+            kubeconfig,
             version: String::new(),
         };
         let bounds = Bounds {
@@ -142,7 +146,6 @@ impl Helm {
                 Some(path) => drop(command.env("KUBECONFIG", path)),
                 None => drop(command.envs(passed("KUBECONFIG"))),
             }
-            command.envs(IN_CLUSTER.iter().filter_map(|name| passed(name)));
         } else {
             command.env("KUBECONFIG", "/dev/null");
         }

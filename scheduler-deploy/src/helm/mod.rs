@@ -23,6 +23,7 @@ mod cli;
 mod cluster;
 mod config;
 mod deployer;
+mod kubeconfig;
 mod manifest;
 mod policy;
 mod prepare;

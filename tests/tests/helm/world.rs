@@ -39,6 +39,12 @@ pub(crate) struct World {
     key: Option<String>,
 }
 
+/// A node that is there too.
+pub(crate) struct Another {
+    options: ServerOptions,
+    server: Option<Server>,
+}
+
 pub(crate) fn led_to(variable: &str) -> String {
     let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
     value.unwrap_or_else(|| {
@@ -104,6 +110,23 @@ impl World {
 
     pub(crate) async fn restart(&mut self) {
         self.server = Some(Server::start(&self.options).await.unwrap());
+    }
+
+    /// Another node with the same arguments, in a place of its own.
+    pub(crate) async fn another(&self) -> Another {
+        let options = ServerOptions {
+            data: self.directory.path().join("another"),
+            log: self.directory.path().join("another.log"),
+            ..self.options.clone()
+        };
+        let server = Some(Server::start(&options).await.unwrap());
+        Another { options, server }
+    }
+
+    /// Has the other node be the one that this is about.
+    pub(crate) fn swap(&mut self, other: &mut Another) {
+        std::mem::swap(&mut self.options, &mut other.options);
+        std::mem::swap(&mut self.server, &mut other.server);
     }
 
     pub(crate) async fn kill(&mut self) {

@@ -13,6 +13,7 @@ mod installed;
 #[expect(dead_code, reason = "this is for tests without nodes as well")]
 mod world;
 
+mod forward;
 mod played;
 mod pods;
 mod scaled;

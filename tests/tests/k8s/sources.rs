@@ -10,7 +10,7 @@ use crate::web::Web;
 use crate::world::{PIPELINES, World, led_to};
 
 /// A pipeline of busybox's tools: the values of `charts/pipeline`, and nothing else.
-const WORDS: &str = r#"
+pub(crate) const WORDS: &str = r#"
 pipeline:
   - executor: wget
     commands: ["wget -q -O {{pipe}}/page {{url}}"]
@@ -27,7 +27,7 @@ executors:
 nodeSelector: { type: real }
 "#;
 
-fn run(program: impl AsRef<std::ffi::OsStr>, directory: &Path, arguments: &[&str]) {
+pub(crate) fn run(program: impl AsRef<std::ffi::OsStr>, directory: &Path, arguments: &[&str]) {
     let output = Command::new(program)
         .current_dir(directory)
         .args(arguments)
@@ -41,7 +41,7 @@ fn run(program: impl AsRef<std::ffi::OsStr>, directory: &Path, arguments: &[&str
 }
 
 /// The pipeline as a chart that is called `words`.
-fn chart(directory: &Path) -> PathBuf {
+pub(crate) fn chart(directory: &Path) -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()

@@ -55,9 +55,10 @@ async fn answer(directory: PathBuf, mut stream: TcpStream) -> std::io::Result<()
     let path = request.split(' ').nth(1).unwrap_or_default();
     let path = Path::new(path.trim_start_matches('/'));
     let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let file = match is_inside {
-        true => tokio::fs::read(directory.join(path)).await.ok(),
-        false => None,
+    let file = if is_inside {
+        tokio::fs::read(directory.join(path)).await.ok()
+    } else {
+        None
     };
     let status = if file.is_some() { "200 OK" } else { "404 Not Found" };
     let body = file.unwrap_or_default();

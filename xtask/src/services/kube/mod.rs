@@ -216,7 +216,7 @@ impl Server {
                     .arg(format!("--node-port={}", record.port()))
                     .arg(format!("--server-address=127.0.0.1:{}", record.port()));
             }
-            Part::Containerd => real::prepare(run, record, port("kubelet", 0)?)?,
+            Part::Containerd => real::prepare(run, record, port("kubelet", 0)?, port("kube-apiserver", 0)?)?,
             Part::Kubelet => real::kubelet(&mut command, run, record)?,
             Part::KedaOperator => {
                 keda::register(run)?;

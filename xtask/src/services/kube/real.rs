@@ -1,7 +1,8 @@
 //! This machine as a node on which pods really run: a kubelet over containerd and runc. Root only.
 //!
-//! Pods are on a bridge of their own, with this machine at its other end ([`address`]): who is to be reached by them listens there. Names of
-//! the cluster are not resolved for them, its services have no addresses, and nothing outside of the machine is reached.
+//! Pods are on a bridge of their own, with this machine at its other end ([`address`]): who is to be reached by them listens there. They reach the
+//! API server where every pod looks for it, at the address of the service `kubernetes`. Names of the cluster are not resolved for them, its other
+//! services have no addresses, and nothing outside of the machine is reached.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 /// What holds the network of a pod, and does nothing.
 const PAUSE: &str = "localhost/pause:1";
 const NAMESPACE: &str = "k8s.io";
+/// The first address of the cluster's services, which is that of its API.
+const API: &str = "10.96.0.1";
 
 /// The names of this node's things, which other nodes on this machine must not have: by the kubelet's port.
 #[derive(Clone, Debug)]
@@ -111,6 +114,44 @@ impl Node {
             self.net()
         );
         write(&directory.join("10-bridge.conflist"), &configuration)
+    }
+
+    /// What a pod says to the service `kubernetes` comes to the API server, which listens on loopback alone.
+    fn lead_to_api(&self, port: u16) -> Result<(), Failed> {
+        self.forget_api();
+        let local = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.bridge());
+        fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
+        let to = format!("127.0.0.1:{port}");
+        let rule = [
+            "-i",
+            &self.bridge(),
+            "-d",
+            API,
+            "-p",
+            "tcp",
+            "--dport",
+            "443",
+            "-j",
+            "DNAT",
+            "--to-destination",
+            &to,
+        ];
+        execute(words(
+            &[&["iptables", "-w", "-t", "nat", "-A", "PREROUTING"], &rule[..]].concat(),
+        ))
+    }
+
+    fn forget_api(&self) {
+        let listed = output(words(&["iptables", "-w", "-t", "nat", "-S", "PREROUTING"]));
+        let bridge = format!(" -i {} ", self.bridge());
+        for rule in listed
+            .unwrap_or_default()
+            .lines()
+            .filter(|rule| rule.contains(&bridge))
+        {
+            let rule: Vec<&str> = rule.split(' ').skip(1).collect();
+            let _ = words(&[&["iptables", "-w", "-t", "nat", "-D"], &rule[..]].concat()).status();
+        }
     }
 
     fn containerd(&self, streaming: u16) -> Result<String, Failed> {
@@ -233,6 +274,7 @@ impl Node {
         for place in ours.iter().rev() {
             let _ = words(&["umount", "--lazy", place]).status();
         }
+        self.forget_api();
         if Path::new("/sys/class/net").join(self.bridge()).exists() {
             let _ = words(&["ip", "link", "delete", &self.bridge()]).status();
         }
@@ -265,13 +307,14 @@ pub(super) fn configuration(run: &Path) -> PathBuf {
     run.join("containerd.toml")
 }
 
-/// Makes what containerd needs. The kubelet's port names things.
-pub(super) fn prepare(run: &Path, record: &Record, kubelet: u16) -> Result<(), Failed> {
+/// Makes what containerd needs. The kubelet's port names things; pods are led to the API server at its own.
+pub(super) fn prepare(run: &Path, record: &Record, kubelet: u16, api: u16) -> Result<(), Failed> {
     let node = Node {
         run: run.to_owned(),
         port: kubelet,
     };
     node.network()?;
+    node.lead_to_api(api)?;
     write(&configuration(run), &node.containerd(record.port())?)
 }
 
