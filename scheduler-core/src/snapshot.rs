@@ -1,9 +1,9 @@
 //! The state that a checkpoint carries: what a replay of the log from the resume offset does not tell by itself.
 //!
 //! ```text
-//! version (2)
+//! version (3)
 //! totals:   see `shard/account.rs`: tail, absent, lost, finished, died, revived
-//! unsure:   until when, below which offset; both 0 if nothing is
+//! unsure:   below which offset; 0 if nothing is
 //! workers:  count, then 16 bytes each
 //! ended:    count of runs, then (gap since the last run's end, length) each
 //! tasks:    count, then (distance from the last task's offset, attempts, forgiven, kind and flags, ...) each, by offset
@@ -15,7 +15,7 @@ use crate::codec::{DecodeError, Reader, put_varint};
 use crate::id::WorkerId;
 use crate::shard::Totals;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const READY: u8 = 0;
 const DELAYED: u8 = 1;
 const LEASED: u8 = 2;
@@ -51,8 +51,8 @@ pub(crate) enum Phase {
 pub(crate) struct Snapshot {
     /// What has become of the offsets up to now.
     pub(crate) totals: Totals,
-    /// Until when workers of a vanished owner may say more of tasks below which offset than was saved.
-    pub(crate) unsure: Option<(u64, u64)>,
+    /// Below it, workers of a vanished owner may say more of tasks than was saved: they had not had the time to, and have it with the next owner.
+    pub(crate) unsure_below: u64,
     pub(crate) workers: Vec<WorkerId>,
     /// Runs of offsets that have ended, as `(first, one past the last)`, rising and apart.
     pub(crate) ended: Vec<(u64, u64)>,
@@ -74,9 +74,7 @@ impl Snapshot {
         for total in [tail, absent, lost, finished, died, revived] {
             put_varint(&mut out, total);
         }
-        let (until, below) = self.unsure.unwrap_or_default();
-        put_varint(&mut out, until);
-        put_varint(&mut out, below);
+        put_varint(&mut out, self.unsure_below);
         put_varint(&mut out, self.workers.len() as u64);
         for worker in &self.workers {
             out.extend_from_slice(&worker.0.to_le_bytes());
@@ -139,8 +137,7 @@ impl Snapshot {
             return Err(reader.error("more tasks live again than have died"));
         }
         snapshot.totals = totals;
-        let unsure = (reader.varint()?, reader.varint()?);
-        snapshot.unsure = (unsure != (0, 0)).then_some(unsure);
+        snapshot.unsure_below = reader.varint()?;
         for _ in 0..reader.varint()? {
             let id = reader.take(16)?;
             let id = id[..]
@@ -222,12 +219,12 @@ mod tests {
         ];
         let task = (1..1_000u64, any::<u32>(), any::<u16>(), any::<bool>(), phase);
         (
-            (any::<bool>(), 1..u64::MAX, any::<u64>()),
+            (1..u64::MAX, any::<u64>()),
             vec(any::<u128>(), 1..5),
             vec((1..100u64, 1..100u64), 0..20),
             vec(task, 0..20),
         )
-            .prop_map(|((is_unsure, until, below), workers, runs, tasks)| {
+            .prop_map(|((total, unsure_below), workers, runs, tasks)| {
                 let (mut end, mut offset) = (0, 0);
                 let ended = runs.into_iter().map(|(gap, len)| {
                     let first = end + gap;
@@ -251,14 +248,14 @@ mod tests {
                     });
                 Snapshot {
                     totals: Totals {
-                        tail: until,
-                        absent: below,
-                        lost: until,
-                        finished: below,
-                        died: until,
-                        revived: until / 2,
+                        tail: total,
+                        absent: unsure_below,
+                        lost: total,
+                        finished: unsure_below,
+                        died: total,
+                        revived: total / 2,
                     },
-                    unsure: is_unsure.then_some((until, below)),
+                    unsure_below,
                     ended: ended.collect(),
                     tasks: tasks.collect(),
                     workers: workers.iter().map(|id| WorkerId(*id)).collect(),

@@ -1,7 +1,6 @@
 //! What the last checkpoint and returning workers say about tasks that are not in memory yet.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::{
     AttemptOutcome, BTreeMap, LeaseToken, Offset, Output, Shard, Snapshot, Timestamp, VecDeque, WorkerId,
@@ -67,21 +66,19 @@ impl Early {
 }
 
 impl Recovery {
-    /// From the state of the last checkpoint. `grace_until` is `None` if the last owner released the shard.
+    /// From the state of the last checkpoint. `unclean`: the last owner has not released the shard; workers have until `grace_until`.
     pub(super) fn new(
         resume: u64,
         snapshot: Snapshot,
         (log_start, log_end): (u64, u64),
-        grace_until: Option<Timestamp>,
+        unclean: bool,
+        grace_until: Timestamp,
     ) -> Self {
         let mut runs = snapshot.ended.iter().copied().peekable();
         let (rows, tasks): (Vec<_>, Vec<_>) = snapshot.tasks.into_iter().partition(|task| {
             while runs.next_if(|(_, end)| *end <= task.offset).is_some() {}
             task.offset < resume || runs.peek().is_some_and(|(first, _)| *first <= task.offset)
         });
-        // An owner that released the shard may itself have been waiting for the workers of one that vanished.
-        let (until, below) = snapshot.unsure.unwrap_or_default();
-        let inherited = Timestamp::from_millis(until);
         Self {
             ended: snapshot.ended.into(),
             tasks: tasks.into(),
@@ -92,8 +89,10 @@ impl Recovery {
             holders: BTreeSet::new(),
             log_start,
             log_end,
-            unsure_below: if grace_until.is_some() { log_end } else { below },
-            grace_until: grace_until.map_or(inherited, |until| until.max(inherited)),
+            // An owner that released the shard may itself have been waiting for the workers of one that vanished, and they could not come to it if it
+            // was about to leave.
+            unsure_below: if unclean { log_end } else { snapshot.unsure_below },
+            grace_until,
         }
     }
 
@@ -101,18 +100,17 @@ impl Recovery {
         offset < self.unsure_below && now < self.grace_until
     }
 
-    /// What [`Snapshot::unsure`] is to say at `now`.
-    pub(super) fn unsure(&self, now: Timestamp, grace: Duration) -> Option<(u64, u64)> {
-        let waiting = (now < self.grace_until && self.unsure_below > 0)
-            .then_some((self.grace_until.as_millis(), self.unsure_below));
+    /// What [`Snapshot::unsure_below`] is to say at `now`.
+    pub(super) fn unsure_below(&self, now: Timestamp) -> u64 {
+        let waiting = if now < self.grace_until {
+            self.unsure_below
+        } else {
+            0
+        };
         // What workers said of tasks that are not there yet ends with this owner, who may have let go of the shard before the log brought them.
         // The next owner has to hear it again.
-        let spoken = self.early.last_key_value();
-        let spoken = spoken.map(|(offset, _)| ((now + grace).as_millis(), offset + 1));
-        match (waiting, spoken) {
-            (Some((until, below)), Some((longer, beyond))) => Some((until.max(longer), below.max(beyond))),
-            (waiting, spoken) => waiting.or(spoken),
-        }
+        let spoken = self.early.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        waiting.max(spoken)
     }
 
     /// How many offsets of `from..to` have ended or have rows.

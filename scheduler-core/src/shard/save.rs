@@ -327,7 +327,7 @@ impl Shard {
     fn snapshot(&self, resume: u64) -> Snapshot {
         let mut snapshot = Snapshot {
             totals: self.totals(),
-            unsure: self.recovery.unsure(self.now, self.grace),
+            unsure_below: self.recovery.unsure_below(self.now),
             ended: self.ring.ended_runs(resume).collect(),
             ..Snapshot::default()
         };

@@ -40,15 +40,19 @@ impl Once {
         &mut self,
         node: usize,
         (partition, epoch): (Partition, Epoch),
-        grace: Option<Timestamp>,
+        unclean: bool,
+        until: Timestamp,
         end: Offset,
     ) {
         let before = (partition, Epoch(0))..(partition, epoch);
-        let inherited = self.passed_on.range(before).next_back().map(|(_, grace)| *grace);
-        let grace = match grace {
-            Some(until) => (until, end),
-            None => inherited.unwrap_or_default(),
+        let inherited = self.passed_on.range(before).next_back();
+        let below = match inherited {
+            _ if unclean => end,
+            // Whoever let go of it had not waited long enough: its workers have all the time again.
+            Some((_, (_, below))) => *below,
+            None => Offset::ZERO,
         };
+        let grace = (until, below);
         self.graces.insert((node, partition), grace);
         self.passed_on.insert((partition, epoch), grace);
     }

@@ -60,10 +60,10 @@ impl World {
         };
         let unclean = hosted.previous == PreviousOwner::Vanished;
         let log_end = hosted.log_end;
-        let grace = unclean.then(|| now + self.plan.grace());
+        let until = now + self.plan.grace();
         self.oracle
             .once
-            .activated(node, (partition, epoch), grace, log_end);
+            .activated(node, (partition, epoch), unclean, until, log_end);
         for session in self.oracle.said.sessions(node) {
             self.introduce_to(node, now, session, partition, epoch);
         }
