@@ -29,9 +29,9 @@ use self::process::{LOOK, Record};
 use crate::{Failed, tools};
 
 pub(crate) use self::options::Service;
-pub(crate) use self::private::{HELM, Private};
+pub(crate) use self::private::{HELM, Private, TIDB};
 use self::private::{
-    KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, NODE, REGISTRY, TIDB, TIDB_CA, TIDB_TLS,
+    KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, NODE, REGISTRY, TIDB_CA, TIDB_TLS,
 };
 
 /// How long servers may take until they answer: a cold start on a busy machine.
