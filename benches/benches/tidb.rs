@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use scheduler_benches::{BATCH, Harness, figure};
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{NodeId, Partition, PipelineId, ShardId, Tenure};
-use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::policy::{CheckpointPolicy, PipelinePolicy};
 use scheduler_core::port::store::CheckpointStore as _;
 use scheduler_core::task::{TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 const TIDB: &str = "SCHEDULER_TEST_TIDB";
-/// Batches of tasks that end between two checkpoints: a little less than the shard itself would wait for.
+/// Batches of tasks that end between two checkpoints: a little less than a shard waits for by default.
 const BATCHES: u32 = 500;
 const TASKS: u32 = BATCHES * BATCH;
 /// Tasks that are leased meanwhile.
@@ -63,7 +63,16 @@ impl Work {
         let shard = ShardId::new(PipelineId(1), Partition(partition));
         let claimed = runtime.block_on(store.claim(shard, NodeId(1)));
         claimed.expect("a claim succeeds");
-        let mut harness = Harness::empty(LEASED + BATCH, PipelinePolicy::default());
+        // Only when it is asked for one, so that none is missed.
+        let checkpoint = CheckpointPolicy {
+            interval: Duration::from_hours(1),
+            max_ended: u32::MAX,
+        };
+        let policy = PipelinePolicy {
+            checkpoint,
+            ..PipelinePolicy::default()
+        };
+        let mut harness = Harness::empty(LEASED + BATCH, policy);
         harness.arrive_as(LEASED, task);
         Self { harness, shard, task }
     }
