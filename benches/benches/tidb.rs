@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use scheduler_benches::{BATCH, Harness, figure};
 use scheduler_core::checkpoint::Checkpoint;
 use scheduler_core::id::{NodeId, Partition, PipelineId, ShardId, Tenure};
-use scheduler_core::policy::PipelinePolicy;
+use scheduler_core::policy::{CheckpointPolicy, PipelinePolicy};
 use scheduler_core::port::store::CheckpointStore as _;
 use scheduler_core::task::{TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
@@ -24,12 +24,13 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 const TIDB: &str = "SCHEDULER_TEST_TIDB";
-/// Batches of tasks that end between two checkpoints: a little less than the shard itself would wait for.
+/// Batches of tasks that end between two checkpoints: a little less than a shard waits for by default.
 const BATCHES: u32 = 500;
-const TASKS: u32 = BATCHES * BATCH;
+/// The same of tasks with keys, each of which is a row.
+const BATCHES_WITH_KEYS: u32 = 50;
 /// Tasks that are leased meanwhile.
 const LEASED: u32 = 4_000;
-/// Checkpoints that are counted, about a million tasks.
+/// Checkpoints that are counted.
 const COUNTED: u32 = 32;
 const SHARDS: u32 = 1_000;
 
@@ -56,20 +57,39 @@ struct Work {
     harness: Harness,
     shard: ShardId,
     task: Task,
+    batches: u32,
 }
 
 impl Work {
-    fn new(runtime: &Runtime, store: &TidbStore, partition: u32, task: Task) -> Self {
+    fn new(runtime: &Runtime, store: &TidbStore, partition: u32, task: Task, batches: u32) -> Self {
         let shard = ShardId::new(PipelineId(1), Partition(partition));
         let claimed = runtime.block_on(store.claim(shard, NodeId(1)));
         claimed.expect("a claim succeeds");
-        let mut harness = Harness::empty(LEASED + BATCH, PipelinePolicy::default());
+        // Only when it is asked for one, so that none is missed.
+        let checkpoint = CheckpointPolicy {
+            interval: Duration::from_hours(1),
+            max_ended: u32::MAX,
+        };
+        let policy = PipelinePolicy {
+            checkpoint,
+            ..PipelinePolicy::default()
+        };
+        let mut harness = Harness::empty(LEASED + BATCH, policy);
         harness.arrive_as(LEASED, task);
-        Self { harness, shard, task }
+        Self {
+            harness,
+            shard,
+            task,
+            batches,
+        }
+    }
+
+    fn tasks(&self) -> u32 {
+        self.batches * BATCH
     }
 
     fn next(&mut self) -> Checkpoint {
-        for _ in 0..BATCHES {
+        for _ in 0..self.batches {
             self.harness.arrive_as(BATCH, self.task);
             self.harness.lease(BATCH);
             self.harness.report();
@@ -211,7 +231,7 @@ async fn save(database: &Database, checkpoints: &[&Checkpoint]) {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn counts(runtime: &Runtime, database: &Database, name: &str, work: &mut Work) {
     let checkpoints: Vec<Checkpoint> = (0..COUNTED).map(|_| work.next()).collect();
-    let millions = f64::from(COUNTED * TASKS) / 1e6;
+    let millions = f64::from(COUNTED * work.tasks()) / 1e6;
     runtime.block_on(async {
         let state = |database: &Database| database.sent.load(Ordering::Relaxed) as f64;
         let (wire, keys_bytes) = (state(database), database.written().await);
@@ -255,12 +275,12 @@ fn checkpoints(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime starts");
     let database = runtime.block_on(Database::make());
     let mut group = criterion.benchmark_group("tidb_checkpoint");
-    let kinds: [(&str, Task); 2] = [("plain", plain), ("with keys", keyed)];
-    for (partition, (name, task)) in (0..).zip(kinds) {
-        let mut work = Work::new(&runtime, &database.store, partition, task);
+    let kinds: [(&str, Task, u32); 2] = [("plain", plain, BATCHES), ("with keys", keyed, BATCHES_WITH_KEYS)];
+    for (partition, (name, task, batches)) in (0..).zip(kinds) {
+        let mut work = Work::new(&runtime, &database.store, partition, task, batches);
         counts(&runtime, &database, name, &mut work);
-        group.throughput(Throughput::Elements(TASKS.into()));
-        group.bench_function(BenchmarkId::new(name, TASKS), |bencher| {
+        group.throughput(Throughput::Elements(work.tasks().into()));
+        group.bench_function(BenchmarkId::new(name, work.tasks()), |bencher| {
             bencher.iter_custom(|iters| {
                 (0..iters)
                     .map(|_| {
@@ -275,7 +295,7 @@ fn checkpoints(criterion: &mut Criterion) {
     }
 
     // What a node saves of many pipelines at little work, together.
-    let mut many = Work::new(&runtime, &database.store, 2, plain).next();
+    let mut many = Work::new(&runtime, &database.store, 2, plain, 1).next();
     many.finished.truncate(10);
     let mut all: Vec<Checkpoint> = (0..SHARDS)
         .map(|partition| Checkpoint {

@@ -6,9 +6,21 @@ use std::process::{Command, Stdio};
 use crate::Failed;
 
 /// The cargo that runs this.
+///
+/// It does not hear which package it was run by: there are crates whose builds depend on that, and whatever stands on them would be built anew whenever
+/// a command is typed without xtask, or with it.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name
+            .to_str()
+            .is_some_and(|name| ours.iter().any(|prefix| name.starts_with(prefix)))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
