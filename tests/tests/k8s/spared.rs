@@ -107,7 +107,7 @@ async fn in_pods_idle_ones_go_and_the_busy_one_stays_when_there_are_to_be_fewer(
         for _ in 0..3 {
             short.push(submit(&world, 2).await);
         }
-        let long = submit(&world, 25).await;
+        let long = submit(&world, 40).await;
         until_state(&world, &long, "running").await;
         for task in &short {
             until_state(&world, task, "succeeded").await;

@@ -126,7 +126,7 @@ pub enum WorkerEvent {
 /// The node's side of a worker's session.
 #[derive(Debug)]
 pub struct WorkerSession {
-    /// What the workers of the pipeline run; see [`Pipeline::definition`].
+    /// What the workers of the pipeline run; see [`Pipeline::definition`](crate::port::catalog::Pipeline::definition).
     pub definition: Bytes,
     /// How often the worker must give a sign of life.
     pub heartbeat: Duration,
