@@ -62,10 +62,10 @@ impl World {
         });
     }
 
-    /// Whether the store has another epoch of a shard than the shard here.
+    /// Whether the store knows a later epoch of a shard than that of the shard here.
     fn is_over(&self, index: usize, partition: Partition, stored: Epoch) -> bool {
         let shard = self.nodes[index].machine.shard(partition);
-        shard.is_some_and(|shard| shard.tenure().epoch != stored)
+        shard.is_some_and(|shard| shard.tenure().epoch < stored)
     }
 
     /// Takes the store's answer.
