@@ -1,5 +1,5 @@
 //! A deployment goes from one node of a cluster to another: real servers on Kafka and TiDB, the real helm, a real API server.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "a test panics when what it tests is wrong")]
 
 #[path = "e2e_cluster/storage.rs"]
 #[expect(dead_code, reason = "this is for other tests as well")]

@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::SystemTime;
 
 use crate::Failed;
-use crate::run::{cargo, root, shown};
+use crate::run::{cargo, follow, root};
 use crate::services::{Private, Service, TIDB as ADDRESS};
 use crate::stamp::stamp;
 
@@ -97,32 +95,14 @@ impl Said {
         let mut command = cargo(&["bench", "--package", package]);
         command
             .args(names.iter().flat_map(|name| ["--bench", name]))
-            .envs(addresses.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped());
-        let line = shown(&command);
-        println!("$ {line}");
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("`{line}` did not start: {error}"))?;
-        if let Some(stdout) = child.stdout.take() {
-            for line in BufReader::new(stdout).lines() {
-                let line = line.map_err(|error| format!("the output of {package} broke off: {error}"))?;
-                println!("{line}");
-                if let Some(figure) = line.strip_prefix("figure: ") {
-                    self.figures.push(figure.to_owned());
-                } else if package == EMBEDDED {
-                    self.lines.push(line);
-                }
+            .envs(addresses.iter().map(|(name, value)| (name, value)));
+        follow(command, |line| {
+            if let Some(figure) = line.strip_prefix("figure: ") {
+                self.figures.push(figure.to_owned());
+            } else if package == EMBEDDED {
+                self.lines.push(line.to_owned());
             }
-        }
-        let status = child
-            .wait()
-            .map_err(|error| format!("`{line}` was lost: {error}"))?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("`{line}` failed: {status}"))
-        }
+        })
     }
 }
 

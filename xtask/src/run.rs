@@ -1,5 +1,6 @@
 //! Running other programs.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -50,6 +51,31 @@ pub(crate) fn run(mut command: Command) -> Result<(), Failed> {
     let status = command
         .status()
         .map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{shown}` failed: {status}"))
+    }
+}
+
+/// Runs it to its end, shown as it is typed, and passes on what it prints, line by line.
+pub(crate) fn follow(mut command: Command, mut each: impl FnMut(&str)) -> Result<(), Failed> {
+    let shown = shown(&command);
+    println!("$ {shown}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(|error| format!("the output of `{shown}` broke off: {error}"))?;
+            println!("{line}");
+            each(&line);
+        }
+    }
+    let status = child
+        .wait()
+        .map_err(|error| format!("`{shown}` was lost: {error}"))?;
     if status.success() {
         Ok(())
     } else {

@@ -1,10 +1,8 @@
 //! Every test, after everything that they need.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 use std::time::Instant;
 
-use crate::run::{binaries, cargo, own, run as execute, shown};
+use crate::run::{binaries, cargo, follow, own, run as execute};
 use crate::services::{self, Private, Service};
 use crate::{Failed, tools};
 
@@ -94,28 +92,8 @@ fn run_pass(
         .env(BINARIES, binaries()?)
         .env(XTASK, own()?)
         .envs(services.addresses().iter().map(|(name, value)| (name, value)))
-        .envs(pass.environment.iter().map(|(name, value)| (name, value)))
-        .stdout(Stdio::piped());
-    let line = shown(&command);
-    println!("$ {line}");
-    let mut child = command
-        .spawn()
-        .map_err(|error| format!("`{line}` did not start: {error}"))?;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line.map_err(|error| format!("the tests' output broke off: {error}"))?;
-            tally.take(&line);
-            println!("{line}");
-        }
-    }
-    let status = child
-        .wait()
-        .map_err(|error| format!("`{line}` was lost: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{line}` failed: {status}"))
-    }
+        .envs(pass.environment.iter().map(|(name, value)| (name, value)));
+    follow(command, |line| tally.take(line))
 }
 
 /// How tests ended, read from what they print.
