@@ -72,26 +72,26 @@ pub struct Load {
     pub service_time: Option<Duration>,
 }
 
-/// Measures what a task takes, from how many have succeeded and how long all of them took.
+/// Measures what a task takes, from how many have ended and how long all of them took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
-    succeeded: u64,
+    timed: u64,
     busy_ms: u64,
     known: Option<Duration>,
 }
 
 impl Pace {
-    /// Takes in how many tasks have succeeded so far and how many milliseconds they took together; what a task takes, as measured lately.
+    /// Takes in how many tasks have ended so far and how many milliseconds they took together; what a task takes, as measured lately.
     ///
     /// Both counts fall back when shards come or go: only what has grown is measured.
-    pub fn observe(&mut self, succeeded: u64, busy_ms: u64) -> Option<Duration> {
-        let ended = succeeded.saturating_sub(self.succeeded);
+    pub fn observe(&mut self, timed: u64, busy_ms: u64) -> Option<Duration> {
+        let ended = timed.saturating_sub(self.timed);
         if let Some(latest) = busy_ms.saturating_sub(self.busy_ms).checked_div(ended) {
             let latest = Duration::from_millis(latest);
             // Half of what was known before: a change is seen within a few looks, a single odd task hardly.
             self.known = Some(self.known.map_or(latest, |known| (known + latest) / 2));
         }
-        (self.succeeded, self.busy_ms) = (succeeded, busy_ms);
+        (self.timed, self.busy_ms) = (timed, busy_ms);
         self.known
     }
 }

@@ -1,8 +1,8 @@
 //! The state that a checkpoint carries: what a replay of the log from the resume offset does not tell by itself.
 //!
 //! ```text
-//! version (3)
-//! totals:   see `shard/account.rs`: tail, absent, lost, finished, died, revived
+//! version (4)
+//! totals:   see `shard/account.rs`: tail, absent, lost, succeeded, cancelled, died, revived
 //! unsure:   below which offset; 0 if nothing is
 //! workers:  count, then 16 bytes each
 //! ended:    count of runs, then (gap since the last run's end, length) each
@@ -15,7 +15,7 @@ use crate::codec::{DecodeError, Reader, put_varint};
 use crate::id::WorkerId;
 use crate::shard::Totals;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const READY: u8 = 0;
 const DELAYED: u8 = 1;
 const LEASED: u8 = 2;
@@ -67,11 +67,12 @@ impl Snapshot {
             tail,
             absent,
             lost,
-            finished,
+            succeeded,
+            cancelled,
             died,
             revived,
         } = self.totals;
-        for total in [tail, absent, lost, finished, died, revived] {
+        for total in [tail, absent, lost, succeeded, cancelled, died, revived] {
             put_varint(&mut out, total);
         }
         put_varint(&mut out, self.unsure_below);
@@ -129,7 +130,8 @@ impl Snapshot {
             tail: reader.varint()?,
             absent: reader.varint()?,
             lost: reader.varint()?,
-            finished: reader.varint()?,
+            succeeded: reader.varint()?,
+            cancelled: reader.varint()?,
             died: reader.varint()?,
             revived: reader.varint()?,
         };
@@ -251,7 +253,8 @@ mod tests {
                         tail: total,
                         absent: unsure_below,
                         lost: total,
-                        finished: unsure_below,
+                        succeeded: unsure_below,
+                        cancelled: total,
                         died: total,
                         revived: total / 2,
                     },

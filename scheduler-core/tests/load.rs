@@ -11,7 +11,7 @@ fn idle() -> PipelineLoad {
         ready: 0,
         delayed: 0,
         running: 0,
-        succeeded: 7,
+        timed: 7,
         busy_ms: 7,
     }
 }

@@ -65,7 +65,7 @@ async fn as_many_workers_are_wanted_as_the_policy_says() {
 
     let measured = PipelineLoad {
         backlog: 30,
-        succeeded: 10,
+        timed: 10,
         busy_ms: 20_000,
         ..waiting(10)
     };

@@ -154,7 +154,7 @@ async fn look(
     let load = Load {
         waiting,
         running: load.running,
-        service_time: scaled.pace.observe(load.succeeded, load.busy_ms),
+        service_time: scaled.pace.observe(load.timed, load.busy_ms),
     };
     let now = node.inner.clock.now();
     let wanted = scaled.scaler.observe(now, load);

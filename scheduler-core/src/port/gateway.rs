@@ -223,11 +223,11 @@ pub struct PipelineCounts {
     pub delayed: u64,
     /// Leased to workers.
     pub running: u64,
-    /// Ended well since this node's start.
+    /// Ended well since the pipeline was created.
     pub succeeded: u64,
     /// Dead letters that are kept.
     pub dead: u64,
-    /// Cancelled or expired since this node's start.
+    /// Cancelled, expired or duplicates since the pipeline was created.
     pub cancelled: u64,
     /// Connected worker sessions.
     pub workers: u64,
@@ -248,9 +248,9 @@ pub struct PipelineLoad {
     pub delayed: u64,
     /// Leased to workers.
     pub running: u64,
-    /// Ended well since their shards came up.
-    pub succeeded: u64,
-    /// How long the attempts took by which they did, all together, in milliseconds.
+    /// Ended well since their shards came up, by an attempt whose beginning is known.
+    pub timed: u64,
+    /// How long those attempts took, all together, in milliseconds.
     pub busy_ms: u64,
 }
 

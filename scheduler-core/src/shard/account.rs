@@ -10,7 +10,9 @@ pub(crate) struct Totals {
     /// See [`Account`], as are the others.
     pub(crate) absent: u64,
     pub(crate) lost: u64,
-    pub(crate) finished: u64,
+    pub(crate) succeeded: u64,
+    /// As were those that expired, and duplicates.
+    pub(crate) cancelled: u64,
     pub(crate) died: u64,
     pub(crate) revived: u64,
 }
@@ -50,7 +52,8 @@ impl Shard {
             tail,
             absent,
             lost,
-            finished,
+            succeeded,
+            cancelled,
             died,
             revived,
         } = self.totals();
@@ -59,7 +62,7 @@ impl Shard {
             is_complete: self.ring.tail() >= tail,
             absent,
             lost,
-            finished,
+            finished: succeeded + cancelled,
             dead: died - revived,
             live: self.slab.live().into(),
         }

@@ -41,7 +41,6 @@ impl Shard {
                 });
                 self.ring.push(Entry::Done);
                 self.forget_early(offset, out);
-                self.counts.dead += 1;
                 self.mark_dirty();
                 return Answer::Done;
             }
@@ -92,7 +91,6 @@ impl Shard {
                     finished_at: self.now,
                     output: self.tenure.shard.task(first).to_string().into(),
                 });
-                self.counts.cancelled += 1;
                 self.mark_dirty();
                 true
             }

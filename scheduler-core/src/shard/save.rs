@@ -90,7 +90,10 @@ impl Unsaved {
     }
 
     pub(super) fn finish(&mut self, task: FinishedTask) {
-        self.totals.finished += 1;
+        match task.ending {
+            Ending::Succeeded => self.totals.succeeded += 1,
+            Ending::Cancelled | Ending::Duplicate | Ending::Expired => self.totals.cancelled += 1,
+        }
         self.bytes += size_of::<FinishedTask>() + task.output.len();
         self.finished.push(task);
     }
@@ -119,15 +122,10 @@ impl Shard {
     pub(super) fn end(&mut self, id: u32, ending: Ending, output: Bytes, out: &mut Vec<Output>) {
         self.leave_list(id);
         let slot = *self.slot(id);
-        match ending {
-            Ending::Succeeded => {
-                self.counts.succeeded += 1;
-                // Of what an earlier owner leased and did not save, nobody knows when it began.
-                if slot.started_at > 0 {
-                    self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
-                }
-            }
-            Ending::Cancelled | Ending::Duplicate | Ending::Expired => self.counts.cancelled += 1,
+        // Of what an earlier owner leased and did not save, nobody knows when it began.
+        if ending == Ending::Succeeded && slot.started_at > 0 {
+            self.counts.timed += 1;
+            self.counts.busy_ms += self.now.as_millis().saturating_sub(slot.started_at);
         }
         self.unsaved.finish(FinishedTask {
             offset: Offset(slot.offset),
@@ -144,7 +142,6 @@ impl Shard {
     /// Ends a task that is in no list as a dead letter.
     pub(super) fn die(&mut self, id: u32, reason: DeadReason, error: String, out: &mut Vec<Output>) {
         let slot = *self.slot(id);
-        self.counts.dead += 1;
         self.unsaved.die(DeadTask {
             offset: Offset(slot.offset),
             reason,

@@ -28,7 +28,7 @@ enum Ended<'a> {
     Dead(&'a DeadTask),
 }
 
-/// How many tasks a shard holds, and how many have ended since its activation.
+/// How many tasks a shard holds, and how many have ended.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Ready to be leased.
@@ -37,14 +37,16 @@ pub struct Counts {
     pub delayed: u64,
     /// Leased.
     pub running: u64,
-    /// Ended well.
+    /// Ended well, since the log's beginning.
     pub succeeded: u64,
-    /// How long the attempts took by which they did, all together, in milliseconds.
-    pub busy_ms: u64,
-    /// Died.
-    pub dead: u64,
-    /// Cancelled or expired.
+    /// Died, since the log's beginning; one that was redriven and died again counts twice.
+    pub died: u64,
+    /// Cancelled, expired or duplicates, since the log's beginning.
     pub cancelled: u64,
+    /// Ended well since the shard's activation, by an attempt whose beginning is known.
+    pub timed: u64,
+    /// How long those attempts took, all together, in milliseconds.
+    pub busy_ms: u64,
 }
 
 impl std::ops::Add for Counts {
@@ -55,9 +57,10 @@ impl std::ops::Add for Counts {
             delayed: self.delayed + other.delayed,
             running: self.running + other.running,
             succeeded: self.succeeded + other.succeeded,
-            busy_ms: self.busy_ms + other.busy_ms,
-            dead: self.dead + other.dead,
+            died: self.died + other.died,
             cancelled: self.cancelled + other.cancelled,
+            timed: self.timed + other.timed,
+            busy_ms: self.busy_ms + other.busy_ms,
         }
     }
 }
@@ -200,8 +203,12 @@ impl Shard {
 
     /// How many tasks there are of each kind.
     pub fn counts(&self) -> Counts {
+        let totals = &self.unsaved.totals;
         Counts {
             ready: u64::from(self.ready.len() + self.unsure.len()),
+            succeeded: totals.succeeded,
+            died: totals.died,
+            cancelled: totals.cancelled,
             ..self.counts
         }
     }

@@ -67,7 +67,7 @@ pub fn idle() -> PipelineLoad {
         ready: 0,
         delayed: 0,
         running: 0,
-        succeeded: 0,
+        timed: 0,
         busy_ms: 0,
     }
 }

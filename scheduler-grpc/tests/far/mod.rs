@@ -265,7 +265,7 @@ impl AdminApi for FarGateway {
             ready: 2,
             delayed: 3,
             running: 4,
-            succeeded: 5,
+            timed: 5,
             busy_ms: u64::MAX,
         };
         self.note(format!("load {path:?}"), load)

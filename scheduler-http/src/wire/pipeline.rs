@@ -480,11 +480,11 @@ struct CountsBody {
     delayed: u64,
     /// With workers.
     running: u64,
-    /// Ended well since the node's start.
+    /// Ended well since the pipeline was created.
     succeeded: u64,
     /// Dead letters that are kept.
     dead: u64,
-    /// Cancelled or expired since the node's start.
+    /// Cancelled, expired or duplicates since the pipeline was created.
     cancelled: u64,
     /// Connected workers.
     workers: u64,

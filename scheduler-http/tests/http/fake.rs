@@ -258,7 +258,7 @@ impl AdminApi for FakeGateway {
             ready: 2,
             delayed: 3,
             running: 4,
-            succeeded: 5,
+            timed: 5,
             busy_ms: u64::MAX,
         })
     }

@@ -29,7 +29,7 @@ impl LocalNode {
             ready: status.counts.ready,
             delayed: status.counts.delayed,
             running: status.counts.running,
-            succeeded: status.counts.succeeded,
+            timed: status.counts.timed,
             busy_ms: status.counts.busy_ms,
         };
         // A shard that is coming up has not said yet what it has.

@@ -393,17 +393,19 @@ impl Pipeline {
 
     /// Waits until this is true of the pipeline.
     pub(crate) async fn until_view(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
         let waiting = async {
             loop {
-                let view = self.view().await;
-                if wanted(&view) {
-                    return view;
+                last = self.view().await;
+                if wanted(&last) {
+                    return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
-        waited.unwrap_or_else(|_| panic!("never came: {what}"))
+        assert!(waited.is_ok(), "never came: {what}, but {last}");
+        last
     }
 
     /// Posts to a path below the pipeline, which must answer with a success.

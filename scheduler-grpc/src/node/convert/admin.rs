@@ -251,7 +251,7 @@ pub(in crate::node) fn put_load(load: PipelineLoad) -> wire::Load {
         ready: load.ready,
         delayed: load.delayed,
         running: load.running,
-        succeeded: load.succeeded,
+        timed: load.timed,
         busy_ms: load.busy_ms,
     }
 }
@@ -264,7 +264,7 @@ pub(in crate::node) fn load(load: wire::Load) -> PipelineLoad {
         ready: load.ready,
         delayed: load.delayed,
         running: load.running,
-        succeeded: load.succeeded,
+        timed: load.timed,
         busy_ms: load.busy_ms,
     }
 }

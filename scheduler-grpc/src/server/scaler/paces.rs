@@ -29,7 +29,7 @@ impl Paces {
             .entry(load.pipeline)
             .or_insert_with(|| (now, Pace::default()));
         *asked_at = now;
-        pace.observe(load.succeeded, load.busy_ms)
+        pace.observe(load.timed, load.busy_ms)
     }
 }
 
@@ -47,15 +47,15 @@ mod tests {
     #[test]
     fn there_are_never_more_than_the_bound() {
         let paces = Paces::default();
-        let load = |pipeline, succeeded| PipelineLoad {
+        let load = |pipeline, timed| PipelineLoad {
             pipeline: PipelineId(pipeline),
             paused: false,
             backlog: 0,
             ready: 0,
             delayed: 0,
             running: 0,
-            succeeded,
-            busy_ms: succeeded * 1_000,
+            timed,
+            busy_ms: timed * 1_000,
         };
         let most = u32::try_from(MOST).unwrap();
         for pipeline in 0..most * 3 {

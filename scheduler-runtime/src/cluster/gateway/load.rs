@@ -88,13 +88,13 @@ fn add(load: &mut PipelineLoad, other: &PipelineLoad) {
         ready,
         delayed,
         running,
-        succeeded,
+        timed,
         busy_ms,
     } = other;
     load.backlog += backlog;
     load.ready += ready;
     load.delayed += delayed;
     load.running += running;
-    load.succeeded += succeeded;
+    load.timed += timed;
     load.busy_ms += busy_ms;
 }
