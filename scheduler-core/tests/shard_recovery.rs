@@ -474,6 +474,30 @@ fn a_dead_letter_that_is_revived_runs_once_the_store_knows() {
 }
 
 #[test]
+fn what_a_worker_says_late_of_a_revived_task_does_not_make_it_run_before_the_store_knows() {
+    for outcome in [failure(), AttemptOutcome::Returned] {
+        let mut world = World::new(policy());
+        let task = world.arrive(task());
+        let first = world.lease(ANNA);
+        world.save();
+        world.report(ANNA, &first, failure());
+        world.advance(secs(60));
+        let second = world.lease(ANNA);
+        world.crash();
+        world.report(ANNA, &first, AttemptOutcome::Rejected { error: "no".into() });
+        world.save();
+        let dead = world.store.dead[&task].clone();
+        assert_eq!(world.tell(Input::Revive(dead)), Answer::Done);
+        assert_eq!(world.report(ANNA, &second, outcome), Answer::Done);
+        world.advance(secs(60));
+        assert!(world.is_idle(ANNA), "its death is what the store knows");
+        world.save();
+        assert!(world.store.dead.is_empty());
+        assert_eq!(world.lease(ANNA).token.attempt, Attempt(3));
+    }
+}
+
+#[test]
 fn a_revived_task_has_fresh_attempts_and_can_die_and_live_again() {
     let mut world = World::new(policy());
     let task = world.arrive(task());

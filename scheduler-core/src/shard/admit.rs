@@ -197,8 +197,13 @@ impl Shard {
         self.slab.payloads[id as usize].options.as_deref()
     }
 
-    /// Puts a task that is in no list among the ready ones; while workers of a vanished owner may come back, among the unsure.
+    /// Puts a task that is in no list among the ready ones; while workers of a vanished owner may come back, among the unsure. One whose row is to be
+    /// written first waits for that.
     pub(super) fn make_ready(&mut self, id: u32, out: &mut Vec<Output>) {
+        if self.slot(id).flags.has(Flags::WANTED) {
+            self.counts.delayed += 1;
+            return self.await_row(id, out);
+        }
         let now = self.now;
         let unsure = self.recovery.is_unsure(self.slot(id).offset, now);
         let slots = &mut self.slab.slots;

@@ -231,15 +231,22 @@ impl Shard {
 
     /// Makes a delayed task ready as soon as the store has a row of it that is due.
     pub(super) fn want(&mut self, id: u32, out: &mut Vec<Output>) {
+        let slot = self.slot_mut(id);
+        slot.flags.set(Flags::WANTED);
+        let offset = slot.offset;
+        self.unsaved.rows.push((offset, id));
+        self.mark_dirty();
+        self.flush();
+        self.await_row(id, out);
+    }
+
+    /// Lets a delayed task wait for nothing but its row, and the end of its time.
+    pub(super) fn await_row(&mut self, id: u32, out: &mut Vec<Output>) {
         let now = self.now.as_millis();
         let slot = self.slot_mut(id);
         slot.state = State::Delayed;
         slot.mark = now;
-        let offset = slot.offset;
         self.arm_hard_deadline(id);
-        self.unsaved.rows.push((offset, id));
-        self.mark_dirty();
-        self.flush();
         self.changed(id, out);
     }
 
@@ -328,10 +335,11 @@ impl Shard {
     /// Makes ready what was wanted, now that the rows say so.
     pub(super) fn release_wanted(&mut self, rows: &[(u64, u32)], out: &mut Vec<Output>) {
         for &(offset, id) in rows {
-            if self.carried.get(&offset) == Some(&id)
-                && self.slot(id).state == State::Delayed
-                && self.slot(id).mark <= self.now.as_millis()
-            {
+            if self.carried.get(&offset) != Some(&id) {
+                continue;
+            }
+            self.slot_mut(id).flags.clear(Flags::WANTED);
+            if self.slot(id).state == State::Delayed && self.slot(id).mark <= self.now.as_millis() {
                 self.leave_list(id);
                 self.make_ready(id, out);
             }

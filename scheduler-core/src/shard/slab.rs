@@ -90,6 +90,8 @@ impl Flags {
     pub(super) const SEEN: Self = Self(1 << 7);
     /// Its worker came back without it: the lease never arrived, or is still on its way from the owner that granted it.
     pub(super) const ADRIFT: Self = Self(1 << 8);
+    /// It is wanted, and is not given out before the store has a row of it that says so.
+    pub(super) const WANTED: Self = Self(1 << 9);
 
     pub(super) fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

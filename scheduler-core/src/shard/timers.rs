@@ -83,7 +83,12 @@ impl Shard {
             match self.slot(id).state {
                 State::Leased => self.arm_running(id),
                 // One that is to be ready once its row is written waits for that, and for the end of its time.
-                State::Delayed if self.slot(id).mark <= self.now.as_millis() => self.arm_hard_deadline(id),
+                State::Delayed
+                    if self.slot(id).flags.has(Flags::WANTED)
+                        && self.slot(id).mark <= self.now.as_millis() =>
+                {
+                    self.arm_hard_deadline(id);
+                }
                 State::Ready | State::Unsure | State::Delayed => self.arm_waiting(id),
                 State::Parked | State::Free => (),
             }

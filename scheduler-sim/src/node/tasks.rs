@@ -70,6 +70,12 @@ impl World {
             .hosted
             .get(&partition)
             .map_or(0, |hosted| hosted.mark);
+        self.trace.note(&[14, partition.0.into(), offset.0, mark], || {
+            format!(
+                "node {index} is to {:?} {partition:?} {offset:?}: {:?}",
+                request.change, request.stage
+            )
+        });
         match std::mem::replace(&mut request.stage, Stage::Done) {
             Stage::First if request.change == Change::Redrive => self.read_row(index, &request, mark, 1),
             Stage::First => {
