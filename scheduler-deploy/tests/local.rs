@@ -97,15 +97,23 @@ impl World {
         }
     }
 
-    fn wanted(&self, min: u32, max: u32) -> Wanted {
+    fn path() -> PipelinePath {
         let name = |text: &str| text.parse::<Name>().unwrap();
+        PipelinePath {
+            client: name("default"),
+            application: name("myname"),
+            pipeline: name("ocr"),
+        }
+    }
+
+    async fn remove(&self) -> Result<(), DeployError> {
+        self.deployer.remove(ID, &Self::path()).await
+    }
+
+    fn wanted(&self, min: u32, max: u32) -> Wanted {
         Wanted {
             pipeline: ID,
-            path: PipelinePath {
-                client: name("default"),
-                application: name("myname"),
-                pipeline: name("ocr"),
-            },
+            path: Self::path(),
             version: 1,
             deployment: Deployment {
                 chart: self.directory.path().join("chart").to_str().unwrap().to_owned(),
@@ -190,11 +198,11 @@ async fn workers_start_scale_and_end() {
     assert_eq!(world.said().await, "worker end");
     assert_eq!(world.rollout().await.wanted, 1);
 
-    world.deployer.remove(ID).await.unwrap();
+    world.remove().await.unwrap();
     assert_eq!(world.said().await, "worker end");
     assert_eq!(world.processes(), 0);
     assert_eq!(world.deployer.rollout(ID).await.unwrap(), None);
-    world.deployer.remove(ID).await.unwrap();
+    world.remove().await.unwrap();
     let unknown = world.deployer.scale(ID, 1).await.unwrap_err();
     assert!(matches!(unknown, DeployError::Invalid { field, .. } if field == "pipeline"));
     // Only logs are left.
@@ -224,7 +232,7 @@ async fn those_that_are_busy_go_last() {
     let all = [busy("p1-2", 1), busy("p1-3", 2), busy("p2-1", 9)];
     assert_eq!(fewer(&mut world, 2, &all).await, "worker p1-1");
     assert_eq!(fewer(&mut world, 1, &all).await, "worker p1-2");
-    world.deployer.remove(ID).await.unwrap();
+    world.remove().await.unwrap();
     assert_eq!(world.said().await, "worker p1-3");
 }
 
@@ -331,7 +339,7 @@ async fn a_worker_that_does_not_end_is_killed() {
     let mut world = World::with(STUBBORN, "executors: []", set).await;
     world.apply(1, 1).await;
     world.started().await;
-    world.deployer.remove(ID).await.unwrap();
+    world.remove().await.unwrap();
     assert_eq!(world.processes(), 0);
 }
 

@@ -1,6 +1,8 @@
 //! Servers that deploy charts into a cluster, as processes: the real helm, a real API server, and nothing that acts on the objects there.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "helm/gate.rs"]
+mod gate;
 #[path = "helm/installed.rs"]
 #[expect(dead_code, reason = "this is for tests with nodes as well")]
 mod installed;
@@ -8,6 +10,7 @@ mod installed;
 #[expect(dead_code, reason = "this is for tests with nodes as well")]
 mod world;
 
+use gate::Gate;
 use installed::Installed;
 use serde_json::json;
 use world::{PIPELINES, WORKER, World, eventually};
@@ -166,39 +169,109 @@ async fn a_hostile_chart_is_a_problem_that_names_the_object_and_the_rule_and_not
     world.stop().await;
 }
 
-#[tokio::test]
-async fn a_server_that_is_killed_while_it_deploys_finishes_when_it_comes_back() {
-    let mut world = World::start().await;
-    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
-    let new = json!({"name": "ocr", "chart": chart, "values": {"image": "worker:0"}});
-    let created = world.api().post(PIPELINES, &new).await.unwrap();
-    assert_eq!(created.status, 201, "{}", created.body);
-    world.kill().await;
-    world.restart().await;
-    world.until_image("worker:0").await;
-    // Later and later into a deployment, over all its steps.
-    for round in 1..=8_u64 {
-        let image = format!("worker:{round}");
-        let changed = world
-            .patch(&World::pipeline("ocr"), &json!({"values": {"image": image}}))
-            .await
-            .unwrap();
-        assert_eq!(changed.status, 200, "{}", changed.body);
-        tokio::time::sleep(std::time::Duration::from_millis(round * 40)).await;
+/// What becomes of a pipeline of the application at hand.
+#[derive(Clone, Copy)]
+enum Goal {
+    Deployed(&'static str),
+    Gone,
+}
+
+impl World {
+    async fn reached(&self, goal: Goal) -> Result<(), String> {
+        match goal {
+            Goal::Deployed(image) => {
+                let (found, statuses) = (self.image().await, self.statuses().await);
+                if found.as_deref() == Some(image) && statuses.last().is_some_and(|last| last == "deployed") {
+                    return Ok(());
+                }
+                Err(format!(
+                    "the image is {found:?} instead of {image}, revisions are {statuses:?}: {}",
+                    self.log()
+                ))
+            }
+            Goal::Gone => {
+                let answer = self.api().get(&format!("{}/ocr", self.pipelines())).await;
+                let answer = answer.map_err(|error| error.to_string())?;
+                if answer.status != 404
+                    || self.namespace().await.is_some()
+                    || !self.deployments().await.is_empty()
+                {
+                    return Err(format!("it is still there: {}: {}", answer.body, self.log()));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Kills the server as soon as the gate holds a change and starts it again; or lets it be, if it reaches its goal without one. How often it was killed.
+async fn killed(gate: &Gate, world: &mut World, goal: Goal) -> u32 {
+    let is_held = tokio::select! {
+        () = gate.held() => true,
+        () = eventually(async || world.reached(goal).await) => false,
+    };
+    if is_held {
         world.kill().await;
         world.restart().await;
-        world.until_image(&image).await;
-        eventually(async || {
-            let statuses = world.statuses().await;
-            match statuses.last() {
-                Some(last) if last == "deployed" => Ok(()),
-                _ => Err(format!("round {round}: {statuses:?}")),
-            }
-        })
-        .await;
     }
-    let deleted = world.api().delete(&World::pipeline("ocr")).await.unwrap();
-    assert!(deleted.status.is_success(), "{}", deleted.body);
-    assert!(world.deployments().await.is_empty());
+    gate.open();
+    is_held.into()
+}
+
+/// Every state that the cluster has between two changes which the server, or helm, makes: in each of them the server is killed.
+#[tokio::test]
+async fn a_server_that_is_killed_between_any_two_steps_finishes_when_it_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("kubeconfig");
+    let gate = Gate::before(World::admin().await, &kubeconfig).await;
+    let arguments = [
+        ("--worker-url", "http://scheduler:50050"),
+        ("--kubeconfig", kubeconfig.to_str().unwrap()),
+    ];
+    let mut world = World::start_as("", &arguments).await;
+    let chart = world.chart("ocr", &[("templates/worker.yaml", WORKER)]);
+    let mut kills = [0; 3];
+    for steps in 0.. {
+        let before = kills;
+        world.turn_to(&format!("app{steps}"));
+        let pipeline = format!("{}/ocr", world.pipelines());
+
+        gate.hold_after(steps);
+        let (api, all) = (world.api(), world.pipelines());
+        let new = json!({"name": "ocr", "chart": chart, "values": {"image": "worker:1"}});
+        let creating = tokio::spawn(async move { api.post(&all, &new).await });
+        kills[0] += killed(&gate, &mut world, Goal::Deployed("worker:1")).await;
+        let created = creating.await.unwrap();
+        // One that nobody was told of need not be there, and then is not there at all.
+        if created.is_err() && world.api().get(&pipeline).await.unwrap().status == 404 {
+            assert!(
+                world.namespace().await.is_none(),
+                "it is left after {steps} steps"
+            );
+            continue;
+        }
+        eventually(async || world.reached(Goal::Deployed("worker:1")).await).await;
+
+        gate.hold_after(steps);
+        let change = json!({"values": {"image": "worker:2"}});
+        let changed = world.patch(&pipeline, &change).await.unwrap();
+        assert_eq!(changed.status, 200, "{}", changed.body);
+        kills[1] += killed(&gate, &mut world, Goal::Deployed("worker:2")).await;
+        eventually(async || world.reached(Goal::Deployed("worker:2")).await).await;
+
+        gate.hold_after(steps);
+        let (api, path) = (world.api(), pipeline.clone());
+        let deleting = tokio::spawn(async move { api.delete(&path).await });
+        kills[2] += killed(&gate, &mut world, Goal::Gone).await;
+        // The answer may have been lost with the server; that it began was not.
+        drop(deleting.await);
+        eventually(async || world.reached(Goal::Gone).await).await;
+
+        if kills == before {
+            println!("killed while it created, changed and deleted: {kills:?}");
+            break;
+        }
+    }
+    assert!(kills.iter().all(|kills| *kills > 2), "{kills:?}");
     world.stop().await;
 }

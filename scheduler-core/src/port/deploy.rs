@@ -106,8 +106,8 @@ pub trait Deployer: fmt::Debug + Send + Sync + 'static {
     /// to it. What is not deployed is handed over at once.
     async fn hand_over(&self, pipeline: PipelineId) -> Result<(), DeployError>;
 
-    /// Ends the workers of a pipeline.
-    async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError>;
+    /// Ends the workers of a pipeline. An earlier run of the node may have begun with that, or have been the one that deployed it.
+    async fn remove(&self, pipeline: PipelineId, path: &PipelinePath) -> Result<(), DeployError>;
 
     /// Ends everything that would not outlive this process.
     async fn shutdown(&self);

@@ -153,19 +153,19 @@ impl HelmDeployer {
         }
     }
 
-    /// Stops looking after a release; what is deployed stays. Gives whose it was, if it was looked after.
-    async fn let_go(&self, pipeline: PipelineId) -> Option<PipelinePath> {
-        let running = self.pipelines().by_id.remove(&pipeline)?;
+    /// Stops looking after a release; what is deployed stays.
+    async fn let_go(&self, pipeline: PipelineId) {
+        let Some(running) = self.pipelines().by_id.remove(&pipeline) else {
+            return;
+        };
         running.stop.cancel();
-        let path = running.wanted.borrow().path.clone();
         // It ends between two steps; none takes for ever.
         if let Err(problem) = running.task.await {
             tracing::warn!(%problem, pipeline = pipeline.0, "a deployment ended in disorder");
         }
-        Some(path)
     }
 
-    /// Where releases of a pipeline are that nobody here knows of.
+    /// Where releases of a pipeline are whose namespace goes by another prefix, of an earlier run.
     async fn find(&self, pipeline: PipelineId) -> Result<Vec<(String, String)>, DeployError> {
         let mut found = Vec::new();
         for namespace in application::namespaces(&self.shared.cluster.client()?).await? {
@@ -384,15 +384,15 @@ impl Deployer for HelmDeployer {
         Ok(())
     }
 
-    async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError> {
+    async fn remove(&self, pipeline: PipelineId, path: &PipelinePath) -> Result<(), DeployError> {
         let settings = &self.shared.config.application;
-        let found = match self.let_go(pipeline).await {
-            // One that was never deployed may have no namespace, or its name may be somebody else's.
-            Some(path) if !application::is_there(&self.shared.cluster.client()?, settings, &path).await? => {
-                Vec::new()
-            }
-            Some(path) => vec![(settings.namespace(&path), release_name(path.pipeline.as_str()))],
-            None => self.find(pipeline).await?,
+        self.let_go(pipeline).await;
+        // One that was never deployed may have no namespace, or its name may be somebody else's.
+        let is_there = application::is_there(&self.shared.cluster.client()?, settings, path).await?;
+        let found = if is_there {
+            vec![(settings.namespace(path), release_name(path.pipeline.as_str()))]
+        } else {
+            self.find(pipeline).await?
         };
         for (namespace, release) in found {
             self.uninstall(pipeline, &namespace, &release).await?;

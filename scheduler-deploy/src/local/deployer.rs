@@ -165,6 +165,28 @@ impl LocalDeployer {
             max,
         }
     }
+
+    /// Ends the workers of a pipeline.
+    async fn end(&self, pipeline: PipelineId) {
+        let ending: Vec<TaskTracker> = {
+            let mut pipelines = self.pipelines();
+            pipelines.ending.retain(|(_, tracker)| !tracker.is_empty());
+            if let Some(workers) = pipelines.by_id.remove(&pipeline) {
+                for replica in &workers.replicas {
+                    replica.stop.cancel();
+                }
+                workers.tracker.close();
+                pipelines.ending.push((pipeline, workers.tracker));
+            }
+            // Another call may have begun to remove it.
+            let same = pipelines.ending.iter().filter(|(id, _)| *id == pipeline);
+            same.map(|(_, tracker)| tracker.clone()).collect()
+        };
+        for tracker in ending {
+            tracker.wait().await;
+        }
+        prune(self.directory.clone()).await;
+    }
 }
 
 /// The pipeline's definition, which was checked as the pipeline was made; none if its workers know by themselves.
@@ -277,28 +299,12 @@ impl Deployer for LocalDeployer {
 
     async fn hand_over(&self, pipeline: PipelineId) -> Result<(), DeployError> {
         // All of them are processes of this machine.
-        self.remove(pipeline).await
+        self.end(pipeline).await;
+        Ok(())
     }
 
-    async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError> {
-        let ending: Vec<TaskTracker> = {
-            let mut pipelines = self.pipelines();
-            pipelines.ending.retain(|(_, tracker)| !tracker.is_empty());
-            if let Some(workers) = pipelines.by_id.remove(&pipeline) {
-                for replica in &workers.replicas {
-                    replica.stop.cancel();
-                }
-                workers.tracker.close();
-                pipelines.ending.push((pipeline, workers.tracker));
-            }
-            // Another call may have begun to remove it.
-            let same = pipelines.ending.iter().filter(|(id, _)| *id == pipeline);
-            same.map(|(_, tracker)| tracker.clone()).collect()
-        };
-        for tracker in ending {
-            tracker.wait().await;
-        }
-        prune(self.directory.clone()).await;
+    async fn remove(&self, pipeline: PipelineId, _: &PipelinePath) -> Result<(), DeployError> {
+        self.end(pipeline).await;
         Ok(())
     }
 

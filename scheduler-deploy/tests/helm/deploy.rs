@@ -88,8 +88,8 @@ async fn a_chart_becomes_objects_in_the_namespace_of_its_application_and_goes_wi
     let worker = world.object("apps/v1", "Deployment", "ocr").await;
     assert_eq!(worker.data["spec"]["replicas"], 4, "the most of its bounds");
 
-    deployer.remove(wanted.pipeline).await.unwrap();
-    deployer.remove(wanted.pipeline).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
     assert_eq!(deployer.rollout(wanted.pipeline).await.unwrap(), None);
     assert!(world.names("apps/v1", "Deployment").await.is_empty());
     assert!(
@@ -130,7 +130,7 @@ async fn an_upgrade_keeps_the_number_of_workers_and_a_repetition_changes_nothing
         generation.unwrap() + 1,
         "one change, one generation"
     );
-    deployer.remove(wanted.pipeline).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
 }
 
 async fn until_image(world: &World, deployer: &HelmDeployer, wanted: &Wanted, image: &str) {
@@ -177,7 +177,7 @@ async fn a_restarted_server_adopts_what_is_deployed_without_its_chart() {
 
     // Nor must a pipeline have been applied to be removed.
     let third = world.deployer().await;
-    third.remove(wanted.pipeline).await.unwrap();
+    third.remove(wanted.pipeline, &wanted.path).await.unwrap();
     assert!(world.names("apps/v1", "Deployment").await.is_empty());
     assert!(world.live_namespace().await.is_none());
 }
@@ -219,7 +219,7 @@ async fn a_release_that_was_interrupted_is_taken_back_and_deployed() {
             }
         })
         .await;
-        deployer.remove(wanted.pipeline).await.unwrap();
+        deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
     }
 }
 
@@ -327,7 +327,7 @@ async fn a_chart_that_the_cluster_refuses_leaves_what_was_before() {
         "worker:1"
     );
     assert_eq!(statuses(&world).await.last().unwrap(), "deployed");
-    deployer.remove(wanted.pipeline).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
 }
 
 #[tokio::test]
@@ -395,7 +395,7 @@ async fn applications_do_not_reach_each_other_and_a_namespace_of_others_is_not_t
         failed.problem
     );
     for wanted in [&one, &other, &third] {
-        deployer.remove(wanted.pipeline).await.unwrap();
+        deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
     }
 }
 

@@ -262,7 +262,7 @@ async fn a_chart_that_renders_otherwise_where_it_sees_a_cluster_gets_what_was_ch
     until_deployed(&deployer, wanted.pipeline).await;
     let worker = world.object("apps/v1", "Deployment", "sly").await;
     assert!(worker.data["spec"]["template"]["spec"]["hostNetwork"].is_null());
-    deployer.remove(wanted.pipeline).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
 }
 
 #[tokio::test]

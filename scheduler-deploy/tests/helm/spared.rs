@@ -75,5 +75,5 @@ async fn pods_of_busy_workers_cost_what_they_have_once_there_are_going_to_be_few
     for name in ["ocr-a", "ocr-b", "ocr-c", "ocr-d"] {
         pods.delete(name, &parameters).await.unwrap();
     }
-    deployer.remove(wanted.pipeline).await.unwrap();
+    deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
 }

@@ -33,7 +33,7 @@ impl LocalNode {
         let served = self.put(pipeline).await.map_err(error::of_catalog)?;
         let inner = &self.inner;
         let_go(inner, &served).await;
-        delete_all(inner, served.pipeline.id).await?;
+        delete_all(inner, &served.pipeline).await?;
         info!(pipeline = %path, "pipeline is deleted");
         Ok(())
     }
@@ -57,11 +57,11 @@ pub(crate) async fn let_go(inner: &Inner, served: &Arc<Served>) {
 }
 
 /// Deletes everything of a pipeline whose actor has ended; done again after a crash in the middle.
-async fn delete_all(inner: &Inner, id: PipelineId) -> Result<(), ApiError> {
-    others_let_go(inner, id).await;
+async fn delete_all(inner: &Inner, pipeline: &Pipeline) -> Result<(), ApiError> {
+    others_let_go(inner, pipeline.id).await;
     let (deployer, log, store) = (inner.deployer.clone(), inner.log.clone(), inner.store.clone());
-    delete(deployer, log, store, id).await?;
-    inner.directory.unserve(id);
+    delete(deployer, log, store, pipeline).await?;
+    inner.directory.unserve(pipeline.id);
     Ok(())
 }
 
@@ -87,10 +87,11 @@ async fn delete(
     deployer: Option<Arc<dyn Deployer>>,
     log: Arc<dyn TaskLog>,
     store: Arc<dyn Store>,
-    id: PipelineId,
+    pipeline: &Pipeline,
 ) -> Result<(), ApiError> {
+    let id = pipeline.id;
     if let Some(deployer) = deployer {
-        until_done("ending workers", || deployer.remove(id))
+        until_done("ending workers", || deployer.remove(id, &pipeline.path))
             .await
             .map_err(error::of_deploy)?;
     }
@@ -108,10 +109,11 @@ async fn delete(
 
 /// Ends a deletion that an earlier run of the node, or another node, began.
 pub(crate) fn finish_deletion(inner: &Arc<Inner>, pipeline: &Pipeline) {
-    let (weak, id, path) = (Arc::downgrade(inner), pipeline.id, pipeline.path.clone());
+    let (weak, pipeline) = (Arc::downgrade(inner), pipeline.clone());
     inner.spawn_background(async move {
         let Some(inner) = weak.upgrade() else { return };
-        match delete_all(&inner, id).await {
+        let path = &pipeline.path;
+        match delete_all(&inner, &pipeline).await {
             Ok(()) => info!(pipeline = %path, "pipeline is deleted"),
             Err(problem) => {
                 log_error!(pipeline = %path, error = &problem as &dyn std::error::Error, "pipeline is not deleted; the next start tries again");

@@ -49,7 +49,7 @@ impl Deployer for Told {
         Ok(())
     }
 
-    async fn remove(&self, _: PipelineId) -> Result<(), DeployError> {
+    async fn remove(&self, _: PipelineId, _: &PipelinePath) -> Result<(), DeployError> {
         Ok(())
     }
 

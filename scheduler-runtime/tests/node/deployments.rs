@@ -119,10 +119,10 @@ impl Deployer for Fake {
     }
 
     async fn hand_over(&self, pipeline: PipelineId) -> Result<(), DeployError> {
-        self.remove(pipeline).await
+        self.with(|state| state.wanted.remove(&pipeline)).map(drop)
     }
 
-    async fn remove(&self, pipeline: PipelineId) -> Result<(), DeployError> {
+    async fn remove(&self, pipeline: PipelineId, _: &PipelinePath) -> Result<(), DeployError> {
         self.with(|state| state.wanted.remove(&pipeline)).map(drop)
     }
 

@@ -36,6 +36,7 @@ pub(crate) struct World {
     server: Option<Server>,
     client: Client,
     prefix: String,
+    application: String,
     key: Option<String>,
 }
 
@@ -92,20 +93,36 @@ impl World {
             log: directory.path().join("server.log"),
             arguments: arguments.collect(),
         };
-        let read = Kubeconfig::read_from(&admin).unwrap();
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-            .await
-            .unwrap();
         let mut world = Self {
-            client: Client::try_from(config).unwrap(),
+            client: Self::admin().await,
             directory,
             options,
             server: None,
             prefix,
+            application: "app".to_owned(),
             key: None,
         };
         world.restart().await;
         world
+    }
+
+    /// As one who may do everything in the cluster that tests have.
+    pub(crate) async fn admin() -> Client {
+        let read = Kubeconfig::read_from(led_to("SCHEDULER_TEST_KUBECONFIG")).unwrap();
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// Turns to another application.
+    pub(crate) fn turn_to(&mut self, application: &str) {
+        application.clone_into(&mut self.application);
+    }
+
+    /// The pipelines of the application.
+    pub(crate) fn pipelines(&self) -> String {
+        format!("/api/applications/{}/pipelines", self.application)
     }
 
     pub(crate) async fn restart(&mut self) {
@@ -190,7 +207,7 @@ impl World {
 
     /// The application's namespace.
     pub(crate) fn name(&self) -> String {
-        format!("{}default-app", self.prefix)
+        format!("{}default-{}", self.prefix, self.application)
     }
 
     /// The application's namespace, if it is there and not on its way out.
@@ -230,13 +247,16 @@ impl World {
             .collect()
     }
 
+    /// Of the first deployment.
+    pub(crate) async fn image(&self) -> Option<String> {
+        let deployments = self.deployments().await;
+        let pod = deployments.first()?.spec.as_ref()?.template.spec.as_ref()?;
+        pod.containers.first()?.image.clone()
+    }
+
     pub(crate) async fn until_image(&self, image: &str) {
         eventually(async || {
-            let deployments = self.deployments().await;
-            let found = deployments.first().and_then(|deployment| {
-                let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-                pod.containers.first()?.image.clone()
-            });
+            let found = self.image().await;
             if found.as_deref() == Some(image) {
                 Ok(())
             } else {
