@@ -103,6 +103,10 @@ impl Directory {
         self.write().keys.insert(key.hash, key.client);
     }
 
+    pub(crate) fn remove_key(&self, hash: ApiKeyHash) {
+        self.write().keys.remove(&hash);
+    }
+
     pub(crate) fn client_of(&self, key: ApiKeyHash) -> Option<Name> {
         self.read().keys.get(&key).cloned()
     }

@@ -301,6 +301,19 @@ impl Node {
         }
     }
 
+    /// `secret` is no key any more, of nobody; one that never was is fine. Worker sessions that were opened with it last until they end.
+    pub async fn remove_key(&self, secret: &str) -> Result<(), CatalogError> {
+        let hash = api::hash(secret);
+        let _turn = self.inner.catalog_turn().await;
+        match self.inner.store.remove_key(hash).await {
+            Ok(()) | Err(CatalogError::NotFound { .. }) => {
+                self.inner.directory.remove_key(hash);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Goes down in order: takes nothing new, lets running tasks end (for a while), saves and releases every shard (in a cluster so that
     /// others take them over at once), and ends the workers that it has started.
     ///

@@ -40,7 +40,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub cluster: ClusterArguments,
 
-    /// A client and a key of it, as `CLIENT=KEY`; may be given several times, with commas in the environment.
+    /// A client and a key of it, as `CLIENT=KEY`; may be given several times, with commas in the environment. It stays a key until it is revoked.
     /// Without any, requests need no key and are the client `default`'s.
     #[arg(
         long = "api-key",
@@ -50,6 +50,16 @@ pub struct Arguments {
         hide_env_values = true
     )]
     pub api_keys: Vec<ClientKey>,
+
+    /// A key that is none any more; may be given several times, with commas in the environment. Once is enough: it is forgotten for good.
+    #[arg(
+        long = "revoke-api-key",
+        env = "SCHEDULER_REVOKE_API_KEYS",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub revoked_api_keys: Vec<String>,
 
     /// Where workers come from.
     #[arg(long, env = "SCHEDULER_DEPLOYER", value_enum, default_value_t = DeployerKind::Local)]
@@ -143,6 +153,21 @@ impl FromStr for ClientKey {
 }
 
 impl Arguments {
+    /// Looks for what contradicts itself.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong and what would be right. No key is in it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for ClientKey { client, key } in &self.api_keys {
+            anyhow::ensure!(
+                !self.revoked_api_keys.contains(key),
+                "--revoke-api-key has a key that --api-key gives {client}; take it from one of them"
+            );
+        }
+        Ok(())
+    }
+
     /// How the node is set up, which others reach at `advertise`.
     ///
     /// # Errors
@@ -185,5 +210,25 @@ mod tests {
             );
         }
         assert!("a=long-enough".parse::<ClientKey>().is_ok());
+    }
+
+    #[test]
+    fn a_key_that_is_given_and_revoked_at_once_is_refused_without_being_repeated() {
+        let parse = |revoked: &str| {
+            let words = [
+                "server",
+                "--api-key",
+                "a=long-enough",
+                "--revoke-api-key",
+                revoked,
+            ];
+            Arguments::try_parse_from(words).expect("well formed")
+        };
+        assert!(parse("another-key").check().is_ok());
+        let problem = parse("long-enough").check().expect_err("it is both").to_string();
+        assert!(
+            problem.contains("--revoke-api-key") && !problem.contains("long-enough"),
+            "{problem}"
+        );
     }
 }

@@ -32,6 +32,7 @@ const LOGGED: &str = "info,fjall=warn,lsm_tree=warn";
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
+    arguments.check()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -73,6 +74,9 @@ async fn main() -> anyhow::Result<()> {
         DeployerKind::None => (),
     }
     let node = builder.start().await?;
+    for key in &arguments.revoked_api_keys {
+        node.remove_key(key).await?;
+    }
     for key in &arguments.api_keys {
         node.add_client(key.client.clone()).await?;
         node.add_key(key.client.clone(), &key.key, "command line").await?;

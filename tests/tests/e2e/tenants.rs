@@ -140,6 +140,41 @@ fn one_client_cannot_reach_anothers_things_over_http() {
     });
 }
 
+#[test]
+fn a_key_stays_one_until_it_is_revoked_and_then_is_none_for_good() {
+    run(async {
+        let mut world = World::start_with(&["--api-key", "alice=alices-secret"]).await;
+        let statuses = async |world: &World| {
+            let mut statuses = Vec::new();
+            for key in ["alices-secret", "alices-second-secret"] {
+                // Each node is asked.
+                for _ in 0..2 {
+                    let api = world.api().with_key(key);
+                    statuses.push(api.get("/api/applications").await.unwrap().status.as_u16());
+                }
+            }
+            statuses
+        };
+        assert_eq!(statuses(&world).await, [200, 200, 401, 401]);
+        for (keys, revoked, expected) in [
+            ("alice=alices-second-secret", &[][..], [200, 200, 200, 200]),
+            (
+                "alice=alices-second-secret",
+                &["alices-secret"],
+                [401, 401, 200, 200],
+            ),
+            ("alice=alices-second-secret", &[], [401, 401, 200, 200]),
+        ] {
+            world.stop().await;
+            world.give("--api-key", &[keys]);
+            world.give("--revoke-api-key", revoked);
+            world.restart().await;
+            assert_eq!(statuses(&world).await, expected, "{keys} {revoked:?}");
+        }
+        world.stop().await;
+    });
+}
+
 fn keyed<T>(message: T, key: &str) -> Request<T> {
     let mut request = Request::new(message);
     if !key.is_empty() {

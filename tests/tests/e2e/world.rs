@@ -90,6 +90,17 @@ impl World {
         });
     }
 
+    /// From the next start on servers are given these values of a flag, and no others.
+    pub(crate) fn give(&mut self, flag: &str, values: &[&str]) {
+        for node in &mut self.nodes {
+            let arguments = &mut node.options.arguments;
+            while let Some(at) = arguments.iter().position(|argument| argument == flag) {
+                arguments.drain(at..at + 2);
+            }
+            arguments.extend(values.iter().flat_map(|value| [flag, value]).map(str::to_owned));
+        }
+    }
+
     /// Starts the servers again, in the same places.
     pub(crate) async fn restart(&mut self) {
         join_all(self.nodes.iter_mut().map(Node::start)).await;
