@@ -3,6 +3,7 @@
 
 mod charts;
 mod deploy;
+mod existing;
 mod hostile;
 mod sources;
 mod spared;

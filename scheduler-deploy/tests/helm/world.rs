@@ -73,7 +73,10 @@ impl World {
         write(
             &chart,
             "Chart.yaml",
-            &format!("apiVersion: v2\nname: {name}\nversion: 0.1.0\n"),
+            &format!(
+                "apiVersion: v2\nname: {}\nversion: 0.1.0\n",
+                name.rsplit('/').next().unwrap()
+            ),
         );
         for (file, text) in files {
             write(&chart, file, text);
