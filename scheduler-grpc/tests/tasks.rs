@@ -353,6 +353,15 @@ async fn a_key_is_wanted_and_must_be_known() {
     };
     let error = Client::connect(server.address.clone(), bad).await.unwrap_err();
     assert!(error.to_string().starts_with("api_key: "));
+    for address in ["https://127.0.0.1:50050", "127.0.0.1:50050"] {
+        let error = Client::connect(address, ClientConfig::default())
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().starts_with("address: must be http://host:port"),
+            "{error}"
+        );
+    }
 }
 
 /// Every rpc with something wrong in it: the status names the field.

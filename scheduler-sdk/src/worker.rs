@@ -329,11 +329,17 @@ pub(crate) fn endpoint(url: &str) -> Result<Endpoint, BuildError> {
         field: "server",
         problem: format!("`{url}` is no URL ({error}); use one like http://127.0.0.1:50050"),
     })?;
-    if endpoint.uri().scheme().is_none() {
-        let problem = format!("`{url}` has no scheme; use one like http://127.0.0.1:50050");
+    let problem = match endpoint.uri().scheme_str() {
+        Some("http") => None,
+        Some("https") => {
+            Some("workers speak no TLS; use http://, and a proxy beside the worker where the way needs TLS")
+        }
+        _ => Some("the scheme is missing or another one; use a URL like http://127.0.0.1:50050"),
+    };
+    if let Some(problem) = problem {
         return Err(BuildError {
             field: "server",
-            problem,
+            problem: format!("`{url}`: {problem}"),
         });
     }
     Ok(endpoint

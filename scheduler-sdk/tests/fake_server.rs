@@ -527,6 +527,7 @@ fn a_worker_says_what_it_lacks() {
     let error = |builder: WorkerBuilder| builder.build().unwrap_err().to_string();
     assert_eq!(error(Worker::builder()), "server: is missing");
     assert!(error(Worker::builder().server("127.0.0.1:50050")).starts_with("server: `127.0.0.1:50050`"));
+    assert!(error(Worker::builder().server("https://127.0.0.1:50050")).contains("speak no TLS; use http://"));
     let url = "http://127.0.0.1:1";
     assert_eq!(error(Worker::builder().server(url)), "application: is missing");
     assert_eq!(error(builder(url)), "handler: is missing");

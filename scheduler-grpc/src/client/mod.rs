@@ -104,8 +104,16 @@ impl Client {
                 Ok::<_, ClientError>(bearer)
             })
             .transpose()?;
-        let channel = Endpoint::from_shared(address.clone())
-            .map_err(|_| ClientError::config(format!("address: must be http://host:port, is {address}")))?
+        let not_an_address = || {
+            let message =
+                format!("address: must be http://host:port (the client speaks no TLS), is {address}");
+            ClientError::config(message)
+        };
+        let endpoint = Endpoint::from_shared(address.clone()).map_err(|_| not_an_address())?;
+        if endpoint.uri().scheme_str() != Some("http") {
+            return Err(not_an_address());
+        }
+        let channel = endpoint
             .connect_timeout(config.connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
