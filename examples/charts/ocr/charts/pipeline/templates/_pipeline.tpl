@@ -52,10 +52,7 @@ spec:
     # The scheduler says how many workers are needed, and at once when there is work at all.
     - type: external-push
       metadata:
-        scalerAddress: {{ regexReplaceAll "^https?://" $v.scheduler.url "" | quote }}
-        {{- if hasPrefix "https://" $v.scheduler.url }}
-        enableTLS: "true"
-        {{- end }}
+        scalerAddress: {{ trimPrefix "http://" $v.scheduler.url | quote }}
         application: {{ $v.scheduler.application | default .root.Release.Namespace | quote }}
         pipeline: {{ $v.scheduler.pipeline | default .root.Release.Name | quote }}
         concurrency: {{ int $v.concurrency | quote }}
