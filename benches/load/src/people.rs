@@ -56,8 +56,8 @@ pub struct Load {
     /// Tasks of a batch, at most.
     #[arg(long, default_value_t = 500)]
     pub batch: u64,
-    /// Bytes of a task's params, 32 to 65,568.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=65_568))]
+    /// Bytes of a task's params, 32 to 262,176.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(32..=262_176))]
     pub params: u32,
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn now() -> Duration {
 pub(crate) static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut x = 88_172_645_463_325_252_u64;
-    (0..1 << 16)
+    (0..1 << 18)
         .map(|_| {
             x ^= x << 13;
             x ^= x >> 7;
@@ -173,7 +173,7 @@ mod tests {
             id: 0xfeed,
             due: Duration::from_nanos(1_234_567_890_123),
         };
-        for length in [32, 128, 65_568] {
+        for length in [32, 128, 262_176] {
             assert_eq!(task.params(length).len(), length);
             assert_eq!(Task::parse(&task.params(length)), Some(task));
         }
