@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::Gateway;
 use scheduler_deploy::helm::HelmDeployer;
@@ -18,7 +19,7 @@ use scheduler_server::{Arguments, DeployerKind, LogFormat};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// It gives memory back after a burst, which the system's allocator keeps: a moved backlog would stay in the RSS for ever.
@@ -33,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
     arguments.check()?;
+    raise_file_limit();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -142,6 +144,18 @@ async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpLi
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} is not free; choose another with {flag}"))
+}
+
+/// Lets this process have as many files open as it may: each worker is one, and the usual limit of 1,024 is meant for programs that cannot count further.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, files = limit.current, "the limit of open files stays as it is");
+    }
 }
 
 fn start_logging(format: LogFormat) {

@@ -23,6 +23,7 @@ mod config;
 mod convert;
 pub mod decode;
 mod health;
+mod incoming;
 mod scaler;
 mod serve;
 mod session;

@@ -19,6 +19,7 @@ use super::GrpcConfig;
 use super::admin::AdminRpc;
 use super::call::Node;
 use super::health::HealthRpc;
+use super::incoming::patient;
 use super::scaler::ScalerRpc;
 use super::task::TaskRpc;
 use super::worker::WorkerRpc;
@@ -127,7 +128,7 @@ impl GrpcServer {
             .add_service(reflection)
             .add_optional_service(nodes);
 
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = patient(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let stop = async {
             shutdown.await;
             node.stopping.cancel();
