@@ -6,6 +6,7 @@
 
 mod meet;
 mod sessions;
+pub(crate) mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -106,6 +107,9 @@ pub struct PipelineNode {
     unaware: BTreeSet<SessionId>,
     /// Sessions that were told so, and have given credit since the last dispatch.
     answered: BTreeSet<SessionId>,
+    /// Sessions that have not been told yet that reports are saved, and when they are.
+    unsaid: Vec<SessionId>,
+    say_settled_at: Timestamp,
     paused: bool,
     watch_all: bool,
     /// When silent sessions are looked for next.
@@ -125,6 +129,8 @@ impl PipelineNode {
             waiting: VecDeque::new(),
             unaware: BTreeSet::new(),
             answered: BTreeSet::new(),
+            unsaid: Vec::new(),
+            say_settled_at: Timestamp::MAX,
             paused,
             watch_all: false,
             next_sweep: Timestamp::MAX,
@@ -161,7 +167,12 @@ impl PipelineNode {
                 self.waiting.push_back(session);
             }
             Event::Close(session) => self.close(now, session, effects),
-            Event::Pause(paused) => self.paused = paused,
+            Event::Pause(paused) => {
+                self.paused = paused;
+                if paused {
+                    self.say_all_settled(effects);
+                }
+            }
             Event::WatchAll(all) => {
                 self.watch_all = all;
                 self.tell_all(now, &Input::WatchAll(all), effects);
@@ -184,6 +195,9 @@ impl PipelineNode {
                 for partition in due.collect::<Vec<_>>() {
                     self.tell_shard(now, partition, Input::Tick, effects);
                 }
+                if self.say_settled_at <= now {
+                    self.say_all_settled(effects);
+                }
                 self.sweep(now, effects);
             }
         }
@@ -194,7 +208,8 @@ impl PipelineNode {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let shards = self.shards.values().filter_map(Shard::next_deadline);
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        shards.chain(sweep).min()
+        let settled = (!self.unsaid.is_empty()).then_some(self.say_settled_at);
+        shards.chain(sweep).chain(settled).min()
     }
 
     /// An active shard.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::{LeaseToken, Offset, Partition, WorkerId};
 use crate::outcome::AttemptOutcome;
+use crate::pipeline::settle::Unsaid;
 use crate::port::gateway::{Report, WorkerHello};
 use crate::time::Timestamp;
 
@@ -80,6 +81,7 @@ pub(crate) struct Session {
     deferred: usize,
     /// Partitions whose shards have left since the session began.
     pub(crate) moved: BTreeSet<Partition>,
+    pub(crate) unsaid: Unsaid,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             presented,
             deferred: 0,
             moved: BTreeSet::new(),
+            unsaid: Unsaid::default(),
         }
     }
 
@@ -125,6 +128,7 @@ impl Session {
             presented: BTreeMap::new(),
             deferred: 0,
             moved: BTreeSet::new(),
+            unsaid: Unsaid::default(),
         }
     }
 

@@ -428,7 +428,7 @@ fn a_draining_worker_gets_nothing_more_and_a_paused_pipeline_gives_nothing() {
     world.say(1, vec![WorkerCommand::Drain]);
     world.tasks(0, 1);
     world.credit(1, 5);
-    assert!(world.leases(1).is_empty());
+    assert_eq!(words(&mut world, 1), [WorkerEvent::Recalled(5)]);
     world.event(Event::Pause(true));
     world.open(2, BERT);
     world.credit(2, 1);
@@ -490,6 +490,85 @@ fn what_is_given_back_by_nobody_does_not_count_as_a_workers_report() {
     assert!(settled.max().unwrap_or_default() <= 1);
 }
 
+fn settled(world: &mut World) -> Vec<u64> {
+    let of = |effect| match effect {
+        Effect::Tell(_, WorkerEvent::Settled { count, .. }) => Some(count),
+        _ => None,
+    };
+    world.effects().into_iter().filter_map(of).collect()
+}
+
+/// Has everything saved that a worker with room for one task has reported of so many.
+fn report_and_save(world: &mut World, tasks: u32) {
+    for _ in 0..tasks {
+        world.tasks(0, 1);
+        world.credit(1, 1);
+        let leases = world.leases(1);
+        world.report(1, &leases[0], success(1));
+    }
+    world.event(Event::Shard(Partition(0), Input::Flush));
+    let id = world.node.covering(Partition(0)).unwrap();
+    world.event(Event::Shard(Partition(0), Input::Saved(id)));
+}
+
+#[test]
+fn what_is_settled_is_said_with_the_next_lease_or_a_little_later() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    report_and_save(&mut world, 1);
+    assert_eq!(settled(&mut world), []);
+    world.tasks(0, 1);
+    world.credit(1, 1);
+    let said = world.effects();
+    let told: Vec<_> = said
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Tell(..)))
+        .collect();
+    assert!(
+        matches!(
+            told[..],
+            [
+                Effect::Tell(_, WorkerEvent::Settled { count: 1, .. }),
+                Effect::Tell(_, WorkerEvent::Leases(_))
+            ]
+        ),
+        "{told:?}"
+    );
+
+    let mut idle = World::new(1);
+    idle.open(1, ANNA);
+    report_and_save(&mut idle, 2);
+    assert_eq!(settled(&mut idle), []);
+    idle.now = idle
+        .node
+        .next_deadline()
+        .unwrap()
+        .min(idle.now + Duration::from_secs(1));
+    idle.event(Event::Tick);
+    assert_eq!(settled(&mut idle), [2]);
+}
+
+#[test]
+fn what_is_settled_is_said_at_once_if_it_is_much_or_somebody_waits_for_it() {
+    let mut world = World::new(1);
+    world.open(1, ANNA);
+    report_and_save(&mut world, 32);
+    assert_eq!(settled(&mut world), [32]);
+    report_and_save(&mut world, 1);
+    world.event(Event::Pause(true));
+    assert_eq!(settled(&mut world), [33], "a node that goes down has paused");
+    world.event(Event::Pause(false));
+    report_and_save(&mut world, 1);
+    world.say(1, vec![WorkerCommand::Drain]);
+    assert_eq!(settled(&mut world), [34]);
+
+    let mut moved = World::new(1);
+    moved.open(1, ANNA);
+    report_and_save(&mut moved, 1);
+    moved.event(Event::Deactivate(Partition(0)));
+    assert_eq!(settled(&mut moved), [1]);
+}
+
 /// What a session was told about waiting and recalled credit, in order.
 fn words(world: &mut World, session: u64) -> Vec<WorkerEvent> {
     let of = |effect| match effect {
@@ -535,7 +614,7 @@ fn a_session_that_shares_its_room_is_told_of_waiting_tasks_on_change_alone() {
     assert_eq!(words(&mut world, 1), [WorkerEvent::Waiting(true)]);
     world.say(1, vec![WorkerCommand::Drain]);
     world.tasks(0, 1);
-    assert_eq!(words(&mut world, 1), []);
+    assert_eq!(words(&mut world, 1), [WorkerEvent::Recalled(0)]);
 }
 
 #[test]

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::link::{self, Event, Link};
+use crate::link::{self, Asked, Event, Link};
 use crate::session::{Fleet, Input, Located, Output, Site};
 use crate::tasks::{Said, Tasks};
 use crate::worker::{Options, RunError, Worker, endpoint};
@@ -32,13 +33,15 @@ pub(crate) async fn run(worker: Worker) -> Result<(), RunError> {
         tasks: Tasks::new(worker.service, worker.options.clone(), said),
         links: BTreeMap::new(),
         locating: None,
+        asks_anew: false,
         locate_at: Instant::now(),
         located_at: Instant::now(),
         located: 0,
         servers: worker.servers,
         authorization: worker.authorization,
         attempts: 0,
-        questions: 0,
+        unanswered: 0,
+        refusals: 0,
         was_welcome: false,
         refused: None,
         options: worker.options,
@@ -150,16 +153,21 @@ struct Driver {
     links: BTreeMap<Site, Line>,
     /// The question who owns what, on its way.
     locating: Option<AbortOnDropHandle<Located>>,
+    /// Whether over a connection that was made for it.
+    asks_anew: bool,
     /// Not before this moment it is asked again.
     locate_at: Instant,
     /// When it was last answered.
     located_at: Instant,
     /// Questions one after the other that did not settle it.
     located: u32,
-    servers: Vec<tonic::transport::Endpoint>,
+    servers: Vec<Endpoint>,
     authorization: Option<MetadataValue<Ascii>>,
     attempts: usize,
-    questions: usize,
+    /// Questions who owns what that nobody has answered since the last one that somebody did.
+    unanswered: usize,
+    /// How often those did not answer who were asked over a connection made for that.
+    refusals: usize,
     was_welcome: bool,
     refused: Option<Status>,
     options: Options,
@@ -173,6 +181,8 @@ struct Driver {
 #[derive(Debug)]
 struct Line {
     link: Option<Link>,
+    /// The connection below it, once it is made.
+    channel: Option<Channel>,
     connect_at: Instant,
     /// Connections lost one after the other, none of which was of any use.
     failures: u32,
@@ -189,6 +199,7 @@ impl Driver {
         for site in sites {
             links.entry(site.clone()).or_insert_with(|| Line {
                 link: None,
+                channel: None,
                 connect_at: Instant::now(),
                 failures: 0,
                 welcome_since: None,
@@ -232,28 +243,39 @@ impl Driver {
         }
     }
 
-    /// Asks a configured server, or when they do not answer one of the owners that are known, who owns what.
+    /// Asks who owns what: a node with which there is a session, else a configured server or one of the owners that are known.
     fn locate(&mut self) {
-        let nodes = self.fleet.sites().filter_map(|site| match site {
-            Site::Home => None,
-            Site::Node(address) => endpoint(address).ok(),
-        });
-        let servers: Vec<_> = self.servers.iter().cloned().chain(nodes).collect();
-        let server = servers[self.questions % servers.len()].clone();
+        let over = self.fleet.ask_over(self.unanswered);
+        let open = over.and_then(|site| self.links.get(site)?.channel.clone());
+        self.asks_anew = open.is_none();
+        let asked = open.map_or_else(|| Asked::Server(self.any_server()), Asked::Open);
         self.fleet.asked();
         self.locating = Some(AbortOnDropHandle::new(tokio::spawn(link::locate(
-            server,
+            asked,
             self.authorization.clone(),
             self.application.clone(),
             self.pipeline.clone(),
         ))));
     }
 
+    /// Another one after each that has not answered.
+    fn any_server(&self) -> Endpoint {
+        let nodes = self.fleet.sites().filter_map(|site| match site {
+            Site::Home => None,
+            Site::Node(address) => endpoint(address).ok(),
+        });
+        let servers: Vec<_> = self.servers.iter().cloned().chain(nodes).collect();
+        servers[self.refusals % servers.len()].clone()
+    }
+
     fn locate_ended(&mut self, located: Located, out: &mut Vec<(Site, Output)>) {
         self.locating = None;
         if located == Located::Failed {
-            // The next may know.
-            self.questions += 1;
+            // Another may know.
+            self.unanswered += 1;
+            self.refusals += usize::from(self.asks_anew);
+        } else {
+            self.unanswered = 0;
         }
         self.fleet.located(located, out);
         self.located = if self.fleet.wants_owners() {
@@ -306,7 +328,12 @@ impl Driver {
 
     fn hear(&mut self, site: &Site, event: Event, out: &mut Vec<(Site, Output)>) {
         match event {
-            Event::Connected => self.fleet.handle(site, Input::Connected, out),
+            Event::Connected(channel) => {
+                if let Some(line) = self.links.get_mut(site) {
+                    line.channel = Some(channel);
+                }
+                self.fleet.handle(site, Input::Connected, out);
+            }
             Event::Received(kind) => {
                 self.fleet.handle(site, Input::Received(kind), out);
                 if self.fleet.is_open_at(site)
@@ -354,7 +381,7 @@ impl Driver {
         }
         let wait = backoff(&self.options, line.failures);
         line.failures = line.failures.saturating_add(1);
-        line.link = None;
+        (line.link, line.channel) = (None, None);
         line.connect_at = Instant::now() + wait;
         wait
     }

@@ -27,8 +27,8 @@ const LOCATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a connection tells.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The connection is made; the stream is about to open.
-    Connected,
+    /// The connection is made, over which other questions may go too; the stream is about to open.
+    Connected(Channel),
     Received(Kind),
     Lost(Status),
 }
@@ -41,15 +41,28 @@ pub(crate) struct Link {
     _task: AbortOnDropHandle<()>,
 }
 
+/// Where a question goes.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Over a connection that is there.
+    Open(Channel),
+    /// Over one that is made for it.
+    Server(Endpoint),
+}
+
 /// Who owns the partitions of a pipeline, as the server says.
 pub(crate) async fn locate(
-    server: Endpoint,
+    asked: Asked,
     authorization: Option<MetadataValue<Ascii>>,
     application: String,
     pipeline: String,
 ) -> Located {
-    let asked = async {
-        let mut client = WorkerServiceClient::new(connect(server).await?);
+    let answer = async {
+        let channel = match asked {
+            Asked::Open(channel) => channel,
+            Asked::Server(server) => connect(server).await?,
+        };
+        let mut client = WorkerServiceClient::new(channel);
         let mut request = Request::new(LocateRequest {
             application,
             pipeline,
@@ -60,7 +73,7 @@ pub(crate) async fn locate(
         request.set_timeout(LOCATE_TIMEOUT);
         client.locate(request).await
     };
-    match tokio::time::timeout(LOCATE_TIMEOUT, asked).await {
+    match tokio::time::timeout(LOCATE_TIMEOUT, answer).await {
         Ok(Ok(answer)) => {
             let locations = answer.into_inner().locations.into_iter();
             Located::Owners(locations.map(|at| (at.partition, at.address)).collect())
@@ -125,14 +138,14 @@ async fn talk(
     events: &mpsc::Sender<Event>,
 ) -> Result<(), Status> {
     let channel = connect(server).await?;
-    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client = WorkerServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut request = Request::new(ReceiverStream::new(requests));
     if let Some(authorization) = authorization {
         request.metadata_mut().insert("authorization", authorization);
     }
     let gone = |_| Status::cancelled("the worker left");
     // The server may answer the call only after the hello.
-    events.send(Event::Connected).await.map_err(gone)?;
+    events.send(Event::Connected(channel)).await.map_err(gone)?;
     let mut responses = client.session(request).await?.into_inner();
     while let Some(response) = responses.message().await? {
         if let Some(kind) = response.kind {

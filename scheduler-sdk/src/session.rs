@@ -50,7 +50,7 @@ pub struct Session {
     drain: Drain,
     /// On this stream.
     drain_sent: bool,
-    /// Credits that the drain made void; leases for them may be on their way still.
+    /// Credits that the drain made void, and of which the server has not said yet that it has not used them: leases for them may be on their way.
     void_credits: u32,
     leaving: Option<&'static str>,
     /// Sessions that the worker has opened, this one and others.
@@ -92,8 +92,6 @@ enum Stage {
 enum Drain {
     No,
     Asked,
-    /// One last session, whose hello holds nothing: so the server takes back at once what never arrived.
-    TakingLeave,
     Done,
 }
 
@@ -177,15 +175,13 @@ impl Session {
                 out.push(Output::Reconnect(why));
             }
         }
-        if self.drain == Drain::Asked && self.held.is_empty() && self.unsettled.is_empty() {
-            if self.is_open() && self.void_credits > 0 {
-                self.drain = Drain::TakingLeave;
-                self.close();
-                out.push(Output::Reconnect("to take leave"));
-            } else {
-                self.drain = Drain::Done;
-                out.push(Output::Drained);
-            }
+        if self.drain == Drain::Asked
+            && self.held.is_empty()
+            && self.unsettled.is_empty()
+            && self.void_credits == 0
+        {
+            self.drain = Drain::Done;
+            out.push(Output::Drained);
         }
     }
 
@@ -273,9 +269,6 @@ impl Session {
                     heartbeat,
                     next_alive: Duration::ZERO,
                 };
-                if self.drain == Drain::TakingLeave {
-                    self.drain = Drain::Asked;
-                }
                 out.push(Output::Define(welcome.definition));
             }
             (_, Stage::Greeting) => out.push(Output::Warn("the server spoke before its welcome")),
@@ -308,7 +301,10 @@ impl Session {
                 out.push(Output::Reconnect("a partition has moved to another node"));
             }
             (Response::GoAway(_), _) => self.leaving = Some("the node goes down"),
-            (Response::Recalled(count), _) => self.credits = self.credits.saturating_sub(count),
+            (Response::Recalled(count), _) => {
+                self.credits = self.credits.saturating_sub(count);
+                self.void_credits = self.void_credits.saturating_sub(count);
+            }
             // Whoever deals the room out hears it.
             (Response::Waiting(_), _) => {}
         }

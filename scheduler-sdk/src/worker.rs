@@ -31,6 +31,9 @@ pub struct Worker {
     pub(crate) status: StatusSender,
 }
 
+/// Most tasks that a worker runs at once: as many as a scheduler's node counts for a session.
+const MAX_CONCURRENCY: u32 = 100_000;
+
 /// Bounds in time and size that have defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -167,7 +170,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Tasks that run at once, at most. Default 1.
+    /// Tasks that run at once, at most: 1 to 100,000. Default 1.
     pub fn concurrency(mut self, tasks: u32) -> Self {
         self.concurrency = tasks;
         self
@@ -265,10 +268,10 @@ impl WorkerBuilder {
                 Ok(text)
             }
         };
-        if self.concurrency == 0 {
+        if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
             return Err(BuildError {
                 field: "concurrency",
-                problem: "must be at least 1".to_owned(),
+                problem: format!("must be 1 to {MAX_CONCURRENCY}"),
             });
         }
         if self.servers.is_empty() {

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,12 +36,15 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 struct FakeServer {
     sessions: mpsc::Sender<FakeSession>,
     owners: Owners,
+    /// Where questions for them came from.
+    asked: mpsc::UnboundedSender<Option<SocketAddr>>,
 }
 
 /// The address of each partition's owner; none from a server that does not know.
 type Owners = Arc<Mutex<Vec<String>>>;
 
 struct FakeSession {
+    peer: Option<SocketAddr>,
     authorization: Option<String>,
     requests: Streaming<SessionRequest>,
     responses: mpsc::Sender<Result<SessionResponse, Status>>,
@@ -65,6 +69,7 @@ impl WorkerService for FakeServer {
             return Err(Status::unauthenticated("no such key"));
         }
         let session = FakeSession {
+            peer: call.remote_addr(),
             authorization,
             requests: call.into_inner(),
             responses,
@@ -90,7 +95,8 @@ impl WorkerService for FakeServer {
         Err(Status::unimplemented("fake"))
     }
 
-    async fn locate(&self, _: Call<LocateRequest>) -> Result<Answer<LocateResponse>, Status> {
+    async fn locate(&self, call: Call<LocateRequest>) -> Result<Answer<LocateResponse>, Status> {
+        let _ = self.asked.send(call.remote_addr());
         let owners = self.owners.lock().unwrap().clone();
         if owners.is_empty() {
             return Err(Status::unimplemented("fake"));
@@ -113,7 +119,10 @@ impl FakeSession {
             .unwrap();
         match request {
             Request::Credit(credit) => self.credit += credit,
-            Request::Drain(_) => self.credit = 0,
+            Request::Drain(_) => {
+                let unused = std::mem::take(&mut self.credit);
+                self.say(Response::Recalled(unused)).await;
+            }
             _ => {}
         }
         request
@@ -207,13 +216,29 @@ async fn server() -> (String, mpsc::Receiver<FakeSession>) {
 }
 
 async fn server_that_knows(owners: Owners) -> (String, mpsc::Receiver<FakeSession>) {
+    let (url, sessions, _) = server_that_is_asked(owners).await;
+    (url, sessions)
+}
+
+async fn server_that_is_asked(
+    owners: Owners,
+) -> (
+    String,
+    mpsc::Receiver<FakeSession>,
+    mpsc::UnboundedReceiver<Option<SocketAddr>>,
+) {
+    let (asked, questions) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sessions, received) = mpsc::channel(4);
-    let service = WorkerServiceServer::new(FakeServer { sessions, owners });
+    let service = WorkerServiceServer::new(FakeServer {
+        sessions,
+        owners,
+        asked,
+    });
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    (url, received)
+    (url, received, questions)
 }
 
 fn builder(url: &str) -> WorkerBuilder {
@@ -402,7 +427,7 @@ async fn shutdown_drains() {
 }
 
 #[tokio::test]
-async fn an_idle_worker_takes_leave() {
+async fn an_idle_worker_ends_as_soon_as_the_node_says_that_nothing_is_on_its_way() {
     let (url, mut sessions) = server().await;
     let (stop, stopped) = oneshot::channel::<()>();
     let worker = builder(&url)
@@ -416,9 +441,7 @@ async fn an_idle_worker_takes_leave() {
     session.welcome().await;
     assert!(status.connected().await);
     stop.send(()).unwrap();
-    // The lease that this node sends now never arrives; the hello of the last session says so.
-    let hello = sessions.recv().await.unwrap().welcome().await;
-    assert_eq!((hello.held.len(), hello.reported.len()), (0, 0));
+    while !matches!(session.request().await, Request::Drain(_)) {}
     run.await.unwrap().unwrap();
 }
 
@@ -533,7 +556,29 @@ fn a_worker_says_what_it_lacks() {
     assert_eq!(error(builder(url)), "handler: is missing");
     assert_eq!(
         error(builder(url).concurrency(0)),
-        "concurrency: must be at least 1"
+        "concurrency: must be 1 to 100000"
     );
     assert!(error(builder(url).api_key("\n")).starts_with("api_key:"));
+}
+
+#[tokio::test]
+async fn who_has_a_session_asks_for_owners_over_its_connection() {
+    let owners = Owners::default();
+    let (url, mut sessions, mut questions) = server_that_is_asked(Arc::clone(&owners)).await;
+    owners.lock().unwrap().push(url.clone());
+    let worker = builder(&url)
+        .handler(act)
+        .look_again(Duration::from_millis(5))
+        .build()
+        .unwrap();
+    let run = tokio::spawn(worker.run());
+    let mut session = sessions.recv().await.unwrap();
+    let peer = session.peer.unwrap();
+    session.welcome().await;
+    // Those that were asked before the welcome came over connections of their own.
+    while questions.recv().await.unwrap() != Some(peer) {}
+    for _ in 0..3 {
+        assert_eq!(questions.recv().await.unwrap(), Some(peer));
+    }
+    run.abort();
 }

@@ -210,12 +210,12 @@ impl World {
             }
             Said::Reports(reports) => self.take(site, reports.reports),
             Said::Credit(more) => self.streams.get_mut(site).unwrap().credit += more,
-            Said::Recall(_) => {
+            Said::Recall(_) | Said::Drain(_) => {
                 let stream = self.streams.get_mut(site).unwrap();
                 let unused = std::mem::take(&mut stream.credit);
                 stream.to_worker.push_back(Told::Recalled(unused));
             }
-            Said::Alive(_) | Said::Progress(_) | Said::Drain(_) => {}
+            Said::Alive(_) | Said::Progress(_) => {}
         }
         self.dispatch(site);
         true

@@ -343,23 +343,37 @@ fn draining_gives_back_what_comes_late_and_ends_when_all_is_settled() {
     );
     let out = world.end(task, done());
     assert_eq!((credits(&out), sent_reports(&out).len()), (0, 1));
+    assert_eq!(world.hear(Response::Recalled(0)), []);
     assert_eq!(world.hear(settled(0, 1, 2)), [Output::Drained]);
     assert_eq!(World::new(1).input([Input::Drain]), [Output::Drained]);
 }
 
 #[test]
-fn a_drained_worker_takes_leave_so_that_leases_on_their_way_are_not_waited_for() {
-    let mut world = World::open(2);
-    let out = world.input([Input::Drain]);
-    assert!(matches!(
-        out[..],
-        [Output::Send(Request::Drain(_)), Output::Reconnect(_)]
-    ));
-    assert_eq!(world.hear(leases(&[key(0, 1, 1)])), [], "it never arrived");
-    let hello = world.greet();
-    assert_eq!((hello.held.len(), hello.reported.len()), (0, 0));
-    let out = world.welcome();
-    assert_eq!((credits(&out), out.last()), (0, Some(&Output::Drained)));
+fn a_drained_worker_waits_until_no_lease_is_on_its_way() {
+    let mut world = World::open(3);
+    let late = key(0, 1, 1);
+    assert_eq!(
+        world.input([Input::Drain]),
+        [Output::Send(Request::Drain(Unit {}))]
+    );
+    assert_eq!(world.hear(Response::Recalled(2)), [], "one of three was used");
+    assert_eq!(
+        sent_reports(&world.hear(leases(&[late]))),
+        [report(late, Outcome::Returned(Unit {}))]
+    );
+    assert_eq!(world.hear(settled(0, 1, 1)), [Output::Drained]);
+
+    let mut idle = World::open(3);
+    idle.input([Input::Drain]);
+    assert_eq!(idle.hear(Response::Recalled(3)), [Output::Drained]);
+
+    let mut lost = World::open(3);
+    lost.input([Input::Drain]);
+    assert_eq!(
+        lost.input([Input::Disconnected]),
+        [Output::Drained],
+        "nothing comes on a stream that has ended"
+    );
 }
 
 #[test]
@@ -437,6 +451,7 @@ enum Step {
     Stop { nth: usize },
     Moved,
     Drain,
+    Recalled,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -448,6 +463,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(|part| Step::Settle { part }),
         1 => any::<usize>().prop_map(|nth| Step::Stop { nth }),
         1 => Just(Step::Moved),
+        1 => Just(Step::Recalled),
         1 => prop_oneof![9 => Just(Step::Lose), 1 => Just(Step::Drain)],
     ]
 }
@@ -462,6 +478,7 @@ proptest! {
         let mut world = World::new(CONCURRENCY);
         let mut connected = false;
         let mut credit = 0_u32;
+        let mut recalled = None;
         let mut running = BTreeSet::new();
         let mut started = BTreeSet::new();
         let mut owed = BTreeSet::new();
@@ -471,7 +488,7 @@ proptest! {
             let input = match step {
                 Step::Connect if !connected => {
                     connected = true;
-                    (credit, told, covered) = Default::default();
+                    (credit, recalled, told, covered) = Default::default();
                     world.input([Input::Connected]).into_iter().chain(world.welcome()).collect()
                 }
                 Step::Lose if connected => {
@@ -508,6 +525,9 @@ proptest! {
                 }
                 Step::Moved if connected => world.hear(Response::Moved(0)),
                 Step::Drain => world.input([Input::Drain]),
+                Step::Recalled if connected && recalled.is_some() => {
+                    world.hear(Response::Recalled(recalled.take().unwrap_or_default()))
+                }
                 _ => continue,
             };
             for output in input {
@@ -520,7 +540,8 @@ proptest! {
                         }
                     }
                     Output::Send(Request::Credit(more)) => credit += more,
-                    Output::Send(Request::Drain(_)) => credit = 0,
+                    Output::Send(Request::Drain(_)) => recalled = Some(std::mem::take(&mut credit)),
+                    Output::Drained => prop_assert!(!connected || recalled.unwrap_or_default() == 0, "a lease may be on its way"),
                     Output::Send(Request::Hello(hello)) => {
                         let held: BTreeSet<_> = hello.held.iter().map(|&held| LeaseKey::from(held)).collect();
                         prop_assert_eq!(&held, &running);

@@ -113,20 +113,8 @@ impl PipelineNode {
                         effects.push(Effect::Tell(*session, WorkerEvent::Stop(vec![lease])));
                     }
                 }
-                Output::Settled { worker, count } => {
-                    if let (Some(session), Some(shard)) =
-                        (self.by_worker.get(&worker), self.shards.get(&partition))
-                    {
-                        let epoch = shard.tenure().epoch;
-                        effects.push(Effect::Tell(
-                            *session,
-                            WorkerEvent::Settled {
-                                partition,
-                                epoch,
-                                count,
-                            },
-                        ));
-                    }
+                Output::Settled { worker, count, more } => {
+                    self.settled(now, partition, worker, (count, more), effects);
                 }
                 Output::Changed(offset) => effects.push(Effect::Changed(partition, offset)),
                 Output::Save(checkpoint) => effects.push(Effect::Save(checkpoint)),
@@ -177,6 +165,7 @@ impl PipelineNode {
                 if session.shares && !session.waits && session.credit() == 0 {
                     self.unaware.insert(id);
                 }
+                session.say_settled(id, effects);
                 effects.push(Effect::Tell(id, WorkerEvent::Leases(leases)));
             }
             None => {

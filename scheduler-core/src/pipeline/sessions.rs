@@ -148,8 +148,10 @@ impl PipelineNode {
                     let Some(session) = self.sessions.get_mut(&id) else {
                         return;
                     };
+                    session.say_settled(id, effects);
+                    // After this the worker knows that no lease is on its way to it. Where it waits for a task its turn is passed over.
+                    effects.push(Effect::Tell(id, WorkerEvent::Recalled(session.recall())));
                     session.draining = true;
-                    self.waiting.retain(|waiting| *waiting != id);
                 }
                 WorkerCommand::Recall => {
                     let Some(session) = self.sessions.get_mut(&id) else {
@@ -224,6 +226,7 @@ impl PipelineNode {
     pub(super) fn say_moved(&mut self, partition: Partition, effects: &mut Vec<Effect>) {
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.is_poll) {
             session.moved.insert(partition);
+            session.say_settled(*id, effects);
             effects.push(Effect::Tell(*id, WorkerEvent::Moved(partition)));
         }
     }

@@ -196,6 +196,8 @@ pub enum Output {
         worker: WorkerId,
         /// How many.
         count: u64,
+        /// How many of them it has not been told of.
+        more: u64,
     },
     /// A watched task has changed; see [`Shard::find`].
     Changed(Offset),

@@ -390,7 +390,8 @@ impl Shard {
         self.saved_at = self.now;
         for covered in &saving.covered {
             if let Some((worker, count)) = self.workers.settled(*covered) {
-                out.push(Output::Settled { worker, count });
+                let more = covered.more;
+                out.push(Output::Settled { worker, count, more });
             }
         }
         self.release_parked(&saving.parked);

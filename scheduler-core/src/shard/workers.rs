@@ -37,6 +37,8 @@ pub(super) struct Covered {
     worker: u32,
     session: u32,
     count: u64,
+    /// How many of them no earlier one covers.
+    pub(super) more: u64,
 }
 
 #[derive(Debug, Default)]
@@ -173,11 +175,13 @@ impl Workers {
             }
             entry.reporting = false;
             if entry.reports > entry.covered {
+                let more = entry.reports - entry.covered;
                 entry.covered = entry.reports;
                 covered.push(Covered {
                     worker: index,
                     session: entry.session,
                     count: entry.reports,
+                    more,
                 });
             }
             self.leave_if_idle(index);

@@ -114,7 +114,7 @@ impl World {
             match output {
                 Output::Lease { lease, .. } => self.leases.push(lease),
                 Output::Stop { worker, lease } => self.stops.push((worker, lease)),
-                Output::Settled { worker, count } => self.settled.push((worker, count)),
+                Output::Settled { worker, count, .. } => self.settled.push((worker, count)),
                 Output::Changed(offset) => self.changed.push(offset),
                 Output::Save(checkpoint) => self.saving = Some(checkpoint),
                 Output::Truncate(offset) => self.truncated.push(offset),

@@ -151,7 +151,7 @@ impl World {
                 // Whatever the reason, the task is not this worker's alone any more, or ends with it.
                 self.end_ghost(lease.offset, worker, lease.token);
             }
-            Output::Settled { worker, count } => self.settle(worker.0 as usize - 1, count),
+            Output::Settled { worker, count, .. } => self.settle(worker.0 as usize - 1, count),
             Output::Changed(_) => {}
             Output::Save(checkpoint) => {
                 assert!(self.saving.is_none(), "a checkpoint was made while one was saved");

@@ -106,6 +106,16 @@ impl Fleet {
         (!self.is_single || self.fell_back > 0).then(|| 1 << self.fell_back.min(6))
     }
 
+    /// Whose stream's connection the question who owns what is to go over, when so many questions before it were not answered; `None` for a
+    /// connection to a configured server, or to any node that is known: before there is a stream, and when those who were asked did not answer.
+    ///
+    /// A connection of its own for each question is dear where there are thousands of workers.
+    pub fn ask_over(&self, unanswered: usize) -> Option<&Site> {
+        let open = self.sessions.iter().filter(|(_, session)| session.is_open());
+        let turn = unanswered % (open.clone().count() + 1);
+        open.map(|(site, _)| site).nth(turn)
+    }
+
     /// The question who owns what is on its way: what happens from now on may make it necessary to ask again.
     pub fn asked(&mut self) {
         self.is_stale = false;

@@ -291,13 +291,14 @@ impl World {
     }
 
     fn deactivate(&mut self, index: usize, now: Timestamp, partition: Partition) {
-        // What the shard has said before is right by what was said to it.
+        let shard = self.nodes[index].machine.shard(partition);
+        let epoch = shard.map(|shard| shard.tenure().epoch);
+        self.event(index, now, Event::Deactivate(partition));
+        // What the shard has said, and what is said as it goes, is right by what was said to it.
         self.watch_effects(index, now);
-        if let Some(shard) = self.nodes[index].machine.shard(partition) {
-            let epoch = shard.tenure().epoch;
+        if let Some(epoch) = epoch {
             self.oracle.deactivated(index, partition, epoch, now);
         }
-        self.event(index, now, Event::Deactivate(partition));
     }
 
     pub(super) fn revoke(&mut self, index: usize, now: Timestamp, partition: Partition) {

@@ -51,8 +51,11 @@ pub(crate) struct Question {
     answered_at: u64,
     /// Questions one after the other that did not settle it.
     unsettled: u32,
-    /// Questions that nobody answered: the next node may.
-    failed: usize,
+    /// Questions that nobody has answered since the last one that somebody did.
+    unanswered: usize,
+    /// Whether it went to any node, and how often such a one did not answer: the next node may.
+    is_anew: bool,
+    refusals: usize,
 }
 
 impl super::Worker {
@@ -232,7 +235,13 @@ impl World {
         let worker = &mut self.workers[index];
         worker.fleet.asked();
         worker.question.is_asked = true;
-        let node = (index + worker.question.failed) % self.nodes.len();
+        let over = worker.fleet.ask_over(worker.question.unanswered);
+        let open = over.and_then(|site| worker.lines.get(site)?.conn);
+        worker.question.is_anew = open.is_none();
+        let node = match open {
+            Some(conn) => self.conns[conn].node,
+            None => (index + worker.question.refusals) % self.nodes.len(),
+        };
         let life = worker.life;
         let at = self.now + self.net_delay();
         self.queue.push(
@@ -314,7 +323,12 @@ impl World {
         let worker = &mut self.workers[index];
         worker.question.is_asked = false;
         worker.question.answered_at = self.now;
-        worker.question.failed += usize::from(located == Located::Failed);
+        if located == Located::Failed {
+            worker.question.unanswered += 1;
+            worker.question.refusals += usize::from(worker.question.is_anew);
+        } else {
+            worker.question.unanswered = 0;
+        }
         worker.fleet.located(located, out);
         worker.question.unsettled = if worker.fleet.wants_owners() {
             worker.question.unsettled.saturating_add(1)

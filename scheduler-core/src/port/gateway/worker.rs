@@ -87,7 +87,7 @@ pub enum WorkerCommand {
         /// How far; JSON by convention.
         progress: Bytes,
     },
-    /// It wants no more tasks; credits given so far are void.
+    /// It wants no more tasks. Credits that are not used are void: answered by [`WorkerEvent::Recalled`].
     Drain,
     /// Credits that are not used are void: answered by [`WorkerEvent::Recalled`].
     Recall,
@@ -119,7 +119,7 @@ pub enum WorkerEvent {
     ///
     /// Said on change alone: `true` when tasks are ready and the session has no credit, `false` when credit that came since is left over.
     Waiting(bool),
-    /// So many credits were not used and are void: the answer to [`WorkerCommand::Recall`]. Leases before it count.
+    /// So many credits were not used and are void: the answer to [`WorkerCommand::Recall`] and [`WorkerCommand::Drain`]. Leases before it count.
     Recalled(u32),
 }
 
