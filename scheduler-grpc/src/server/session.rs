@@ -3,8 +3,8 @@
 //! Two loops, one for each direction, and nothing between them and the gateway. Each takes what is ready, hands it on in one batch,
 //! and only then waits: under load a batch grows by itself, and a lone message is never held back.
 
-use futures::future::FutureExt as _;
-use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::{CommandSink, EventSource, WorkerCommand, WorkerSession};
 use scheduler_proto::worker as wire;
@@ -72,19 +72,32 @@ async fn open(
 
     let mut outbox = Outbox::default();
     outbox.welcome(definition, to_short_millis(heartbeat));
-    let batch = node.config.session_batch.max(1);
+    let batch = node.config.session_batch;
+    let inbound = AbortOnDropHandle::new(tokio::spawn(pump(inbound, commands, batch.max(1))));
+    let inbound = inbound.map(|ended| {
+        ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a session failed");
+            (Err(Status::internal("internal error")), None)
+        })
+    });
+    let closing = node.closing.clone().cancelled_owned();
+    let closing = closing.map(|()| (Err(is_stopping()), None));
+    let ends = FuturesUnordered::from_iter([inbound.boxed(), closing.boxed()]);
+    if let Some(deadline) = call.deadline() {
+        let expired = tokio::time::sleep_until(deadline);
+        ends.push(expired.map(|()| (Err(deadline_is_over()), None)).boxed());
+    }
     Ok(Box::new(Outbound {
         outbox,
         events,
-        inbound: AbortOnDropHandle::new(tokio::spawn(pump(inbound, commands, batch))),
-        node,
-        deadline: call.deadline(),
+        ends,
+        batch,
         over: false,
     }))
 }
 
-/// How the worker's side ended; the sink comes along, so that the session lives until the end is told.
-type Ended = (Result<(), Status>, Box<dyn CommandSink>);
+/// How a session ended; the sink comes along, so that it lives until the end is told.
+type Ended = (Result<(), Status>, Option<Box<dyn CommandSink>>);
 
 /// Moves what the worker says to the gateway, until one of them ends it.
 async fn pump(
@@ -99,12 +112,12 @@ async fn pump(
         if !batch.is_empty()
             && let Err(error) = commands.send(batch).await
         {
-            return (Err(from_api(error)), commands);
+            return (Err(from_api(error)), Some(commands));
         }
         match read {
             Ok(true) => {}
-            Ok(false) => return (Ok(()), commands),
-            Err(status) => return (Err(status), commands),
+            Ok(false) => return (Ok(()), Some(commands)),
+            Err(status) => return (Err(status), Some(commands)),
         }
     }
 }
@@ -134,9 +147,9 @@ async fn read_batch(
 struct Outbound {
     outbox: Outbox,
     events: Box<dyn EventSource>,
-    inbound: AbortOnDropHandle<Ended>,
-    node: Node,
-    deadline: Option<tokio::time::Instant>,
+    /// What else may end it: the worker's side, its deadline, the node. Looked at when one of them has something to say, not with each message.
+    ends: FuturesUnordered<BoxFuture<'static, Ended>>,
+    batch: usize,
     over: bool,
 }
 
@@ -157,29 +170,14 @@ impl Outbound {
                     } else {
                         // The gateway ended it; the worker's side knows better if it failed.
                         self.over = true;
-                        if let Some(Ok((Err(status), _))) = (&mut self.inbound).now_or_never() {
+                        if let Some(Some((Err(status), _))) = self.ends.next().now_or_never() {
                             return Some(Err(status));
                         }
                     }
                 }
-                ended = &mut self.inbound => {
+                Some((ended, _)) = self.ends.next() => {
                     self.over = true;
-                    match ended {
-                        Ok((Ok(()), _)) => return None,
-                        Ok((Err(status), _)) => return Some(Err(status)),
-                        Err(error) => {
-                            tracing::error!(%error, "a session failed");
-                            return Some(Err(Status::internal("internal error")));
-                        }
-                    }
-                }
-                () = Call::expired(self.deadline) => {
-                    self.over = true;
-                    return Some(Err(deadline_is_over()));
-                }
-                () = self.node.closing.cancelled() => {
-                    self.over = true;
-                    return Some(Err(is_stopping()));
+                    return ended.err().map(Err);
                 }
             }
         }
@@ -187,7 +185,7 @@ impl Outbound {
 
     /// Takes events that are there already, so that they share messages.
     fn take_ready(&mut self) {
-        while self.outbox.len() < self.node.config.session_batch {
+        while self.outbox.len() < self.batch {
             match self.events.next().now_or_never() {
                 Some(Some(events)) => self.outbox.extend(events),
                 // The end is seen again by the next call.
