@@ -1,5 +1,6 @@
 //! The scheduler as a server. It reads its configuration, picks adapters, starts, and waits for a signal.
 
+mod process;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::port::gateway::Gateway;
 use scheduler_deploy::helm::HelmDeployer;
@@ -19,7 +19,7 @@ use scheduler_server::{Arguments, DeployerKind, LogFormat};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 /// It gives memory back after a burst, which the system's allocator keeps: a moved backlog would stay in the RSS for ever.
@@ -29,12 +29,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What is logged if `RUST_LOG` does not say: the storage engine tells a lot about its own affairs.
 const LOGGED: &str = "info,fjall=warn,lsm_tree=warn";
 
+fn main() -> anyhow::Result<()> {
+    process::have_memory_given_back();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     start_logging(arguments.log_format);
     arguments.check()?;
-    raise_file_limit();
+    process::raise_file_limit();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -144,18 +149,6 @@ async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpLi
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} is not free; choose another with {flag}"))
-}
-
-/// Lets this process have as many files open as it may: each worker is one, and the usual limit of 1,024 is meant for programs that cannot count further.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, files = limit.current, "the limit of open files stays as it is");
-    }
 }
 
 fn start_logging(format: LogFormat) {

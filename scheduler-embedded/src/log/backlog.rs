@@ -37,6 +37,11 @@ fn chunk_key(shard: ShardId, first: u64) -> Key {
     Key::bare().shard(shard).u64(first)
 }
 
+/// A chunk's key, by itself: the engine's is a part of the block that it was read from, and would keep all of that in memory.
+fn own_key(chunk: fjall::Guard) -> fjall::Result<Vec<u8>> {
+    Ok(chunk.key()?.to_vec())
+}
+
 fn topic_value(row: TopicRow) -> Vec<u8> {
     let mut value = Vec::new();
     value.number(row.partitions.into());
@@ -132,8 +137,8 @@ impl Backlog {
         batch.commit()
     }
 
-    /// Removes chunks of a deleted pipeline, a bounded part of them; answers whether there may be more.
-    pub(crate) fn remove_pipeline(&self, pipeline: PipelineId) -> fjall::Result<bool> {
+    /// Removes chunks of a deleted pipeline, a bounded part of them; answers about how many bytes went, and whether there may be more.
+    pub(crate) fn remove_pipeline(&self, pipeline: PipelineId) -> fjall::Result<(u64, bool)> {
         let mut batch = self.engine.batch();
         for chunk in self
             .engine
@@ -141,11 +146,11 @@ impl Backlog {
             .prefix(Key::bare().pipeline(pipeline))
             .take(REMOVE_AT_ONCE)
         {
-            batch.remove(&self.engine.backlog, chunk.key()?);
+            batch.remove(&self.engine.backlog, own_key(chunk)?);
         }
-        let more = batch.len() == REMOVE_AT_ONCE;
+        let count = batch.len();
         batch.commit()?;
-        Ok(more)
+        Ok(((count * CHUNK_BYTES) as u64, count == REMOVE_AT_ONCE))
     }
 
     /// The frames of the chunk that holds `offset`; none if there is no such chunk.
@@ -182,7 +187,7 @@ impl Backlog {
                 .range(chunk_key(shard, from)..=chunk_key(shard, upto))
                 .take(REMOVE_AT_ONCE)
             {
-                keys.push(chunk.key()?);
+                keys.push(own_key(chunk)?);
             }
             let full = keys.len() == REMOVE_AT_ONCE;
             // Where the last chunk ends is told by the one behind it, or by the end of the backlog.

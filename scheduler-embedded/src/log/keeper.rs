@@ -68,7 +68,13 @@ impl Keeper {
             work.trim.remove(&shard);
         }
         while let Some(pipeline) = work.deleted.first().copied() {
-            while self.shared.backlog.remove_pipeline(pipeline)? {}
+            loop {
+                let (removed, more) = self.shared.backlog.remove_pipeline(pipeline)?;
+                self.trimmed += removed;
+                if !more {
+                    break;
+                }
+            }
             work.deleted.remove(&pipeline);
         }
         self.give_back()
@@ -190,6 +196,7 @@ impl Keeper {
         if self.trimmed >= enough {
             backlog.rotate_memtable_and_wait()?;
             backlog.major_compact()?;
+            self.shared.backlog.engine.drop_old_files()?;
             self.trimmed = 0;
         }
         Ok(())
