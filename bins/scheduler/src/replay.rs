@@ -196,7 +196,7 @@ fn wanted(output: &Output) -> String {
             lease.offset.0, lease.token.attempt.0, worker.0, lease.run_until
         ),
         Output::Stop { worker, lease } => format!("stop {} at {:032x}", lease.offset.0, worker.0),
-        Output::Settled { worker, count } => format!("{count} reports of {:032x} are settled", worker.0),
+        Output::Settled { worker, count, .. } => format!("{count} reports of {:032x} are settled", worker.0),
         Output::Changed(offset) => format!("watchers hear of {}", offset.0),
         Output::Save(checkpoint) => format!(
             "save checkpoint {}: {} ended, {} dead, {} parked, resume at {}",
