@@ -8,7 +8,7 @@ mod meet;
 mod sessions;
 pub(crate) mod settle;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,6 +115,8 @@ pub struct PipelineNode {
     /// When silent sessions are looked for next.
     next_sweep: Timestamp,
     outputs: Vec<Output>,
+    /// A buffer.
+    ready: BinaryHeap<meet::Ready>,
 }
 
 impl PipelineNode {
@@ -135,6 +137,7 @@ impl PipelineNode {
             watch_all: false,
             next_sweep: Timestamp::MAX,
             outputs: Vec::new(),
+            ready: BinaryHeap::new(),
         }
     }
 

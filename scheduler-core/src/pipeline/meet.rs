@@ -1,11 +1,26 @@
 //! Where ready tasks and waiting credits meet.
 
+use std::cmp::Reverse;
+
 use super::{Effect, PipelineNode};
 use crate::id::{LeaseToken, Offset, Partition, WorkerId};
 use crate::outcome::AttemptOutcome;
 use crate::port::gateway::{Lease, WorkerEvent};
 use crate::shard::{Input, Output, Shard};
+use crate::task::Priority;
 use crate::time::Timestamp;
+
+/// A shard with ready tasks: the greatest has the most urgent, and of those the longest waiting.
+pub(super) type Ready = (Option<(Priority, Reverse<Timestamp>)>, Partition);
+
+fn ready(partition: Partition, shard: &Shard) -> Option<Ready> {
+    (shard.ready() > 0).then(|| {
+        let urgency = shard
+            .next_ready()
+            .map(|(priority, since)| (priority, Reverse(since)));
+        (urgency, partition)
+    })
+}
 
 impl PipelineNode {
     /// Lets ready tasks meet waiting credits, and tells those who share their room what it came to.
@@ -17,6 +32,12 @@ impl PipelineNode {
     }
 
     fn meet(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        // All shards are looked at once, and then those that were asked: there may be a thousand of them, and as many sessions.
+        let mut shards = std::mem::take(&mut self.ready);
+        shards.extend(self.shards.iter().filter_map(|(partition, shard)| ready(*partition, shard)));
         // How many have not had their share in this round.
         let mut left = self.waiting.len();
         while let Some(&id) = self.waiting.front() {
@@ -26,11 +47,11 @@ impl PipelineNode {
                 left -= 1;
                 continue;
             };
-            let Some(partition) = self.next_shard() else {
-                return;
+            let Some((_, partition)) = shards.pop() else {
+                break;
             };
             let Some(shard) = self.shards.get_mut(&partition) else {
-                return;
+                continue;
             };
             // Each worker gets its share of what is there, so that a few tasks do not queue up behind one of many.
             let fair = shard.ready().div_ceil(u32::try_from(left).unwrap_or(u32::MAX));
@@ -40,6 +61,7 @@ impl PipelineNode {
             self.waiting.rotate_left(1);
             left -= 1;
             let leased = self.spread(now, partition, effects);
+            shards.extend(self.shards.get(&partition).and_then(|shard| ready(partition, shard)));
             if leased == 0 {
                 // What was ready has expired as it was asked for; look again.
                 continue;
@@ -49,6 +71,8 @@ impl PipelineNode {
                 self.waiting.pop_back();
             }
         }
+        shards.clear();
+        self.ready = shards;
     }
 
     /// Tells sessions that share their worker's room when it becomes so, and when it is no longer so, that tasks wait here for their credit.
@@ -63,7 +87,7 @@ impl PipelineNode {
                 effects.push(Effect::Tell(id, WorkerEvent::Waiting(false)));
             }
         }
-        if self.unaware.is_empty() || self.paused || self.next_shard().is_none() {
+        if self.unaware.is_empty() || self.paused || self.shards.values().all(|shard| shard.ready() == 0) {
             return;
         }
         for id in std::mem::take(&mut self.unaware) {
@@ -76,19 +100,6 @@ impl PipelineNode {
                 effects.push(Effect::Tell(id, WorkerEvent::Waiting(true)));
             }
         }
-    }
-
-    /// The shard whose next task is the most urgent, and of those the longest waiting.
-    fn next_shard(&self) -> Option<Partition> {
-        let ready = self.shards.iter().filter(|(_, shard)| shard.ready() > 0);
-        let urgency = |shard: &Shard| {
-            shard
-                .next_ready()
-                .map(|(priority, since)| (priority, std::cmp::Reverse(since)))
-        };
-        ready
-            .max_by_key(|(_, shard)| urgency(shard))
-            .map(|(partition, _)| *partition)
     }
 
     /// Makes effects of a shard's outputs; answers how many leases were among them.
