@@ -4,6 +4,7 @@
 //! time and an [`Event`], effects in the caller's buffer. After each batch of events the driver calls [`PipelineNode::dispatch`] once,
 //! so that a batch of arrivals meets a batch of credits.
 
+mod dues;
 mod meet;
 mod sessions;
 pub(crate) mod settle;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::dues::Dues;
 use crate::checkpoint::Checkpoint;
 use crate::id::{CheckpointId, Offset, Partition, WorkerId};
 use crate::policy::PipelinePolicy;
@@ -98,6 +100,7 @@ pub enum Effect {
 pub struct PipelineNode {
     policy: Arc<PipelinePolicy>,
     shards: BTreeMap<Partition, Shard>,
+    dues: Dues,
     sessions: BTreeMap<SessionId, Session>,
     by_worker: BTreeMap<WorkerId, SessionId>,
     hellos: Hellos,
@@ -125,6 +128,7 @@ impl PipelineNode {
         Self {
             policy,
             shards: BTreeMap::new(),
+            dues: Dues::default(),
             sessions: BTreeMap::new(),
             by_worker: BTreeMap::new(),
             hellos: Hellos::default(),
@@ -153,6 +157,7 @@ impl PipelineNode {
             Event::Deactivate(partition) => {
                 // One that leaves before it has come up is told of as well: its workers wait for it in their sessions.
                 self.shards.remove(&partition);
+                self.dues.touch(partition);
                 self.say_moved(partition, effects);
             }
             Event::Grow(partition) => {
@@ -189,13 +194,8 @@ impl PipelineNode {
                 self.tell_all(now, &Input::Policy(policy), effects);
             }
             Event::Tick => {
-                let is_due = |shard: &Shard| shard.next_deadline().is_some_and(|due| due <= now);
-                let due = self
-                    .shards
-                    .iter()
-                    .filter(|(_, shard)| is_due(shard))
-                    .map(|(partition, _)| *partition);
-                for partition in due.collect::<Vec<_>>() {
+                self.look_at_dues();
+                for partition in self.dues.due(now) {
                     self.tell_shard(now, partition, Input::Tick, effects);
                 }
                 if self.say_settled_at <= now {
@@ -208,11 +208,17 @@ impl PipelineNode {
     }
 
     /// When to come back at the latest, if nothing else happens.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        let shards = self.shards.values().filter_map(Shard::next_deadline);
+    pub fn next_deadline(&mut self) -> Option<Timestamp> {
+        self.look_at_dues();
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
         let settled = (!self.unsaid.is_empty()).then_some(self.say_settled_at);
-        shards.chain(sweep).chain(settled).min()
+        self.dues.next().into_iter().chain(sweep).chain(settled).min()
+    }
+
+    fn look_at_dues(&mut self) {
+        let shards = &self.shards;
+        self.dues
+            .look(|partition| shards.get(&partition).and_then(Shard::next_deadline));
     }
 
     /// An active shard.
@@ -260,6 +266,7 @@ impl PipelineNode {
     fn activate(&mut self, now: Timestamp, shard: Shard, effects: &mut Vec<Effect>) {
         let partition = shard.tenure().shard.partition;
         self.shards.insert(partition, shard);
+        self.dues.touch(partition);
         // The policy may have changed while the shard came up.
         self.tell_shard(now, partition, Input::Policy(self.policy.clone()), effects);
         self.tell_shard(now, partition, Input::WatchAll(self.watch_all), effects);
@@ -290,6 +297,7 @@ impl PipelineNode {
         let Some(shard) = self.shards.get_mut(&partition) else {
             return;
         };
+        self.dues.touch(partition);
         for record in records {
             shard.handle(now, Input::Arrive(record), &mut self.outputs);
         }
@@ -308,6 +316,7 @@ impl PipelineNode {
         let Some(shard) = self.shards.get_mut(&partition) else {
             return Answer::Elsewhere;
         };
+        self.dues.touch(partition);
         let answer = shard.handle(now, input, &mut self.outputs);
         if !self.outputs.is_empty() {
             self.spread(now, partition, effects);

@@ -267,7 +267,7 @@ impl World {
         self.end_drain(index);
         self.check_memory(index);
 
-        let node = &self.nodes[index];
+        let node = &mut self.nodes[index];
         if !node.is_up {
             return;
         }

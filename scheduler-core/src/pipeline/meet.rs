@@ -37,7 +37,11 @@ impl PipelineNode {
         }
         // All shards are looked at once, and then those that were asked: there may be a thousand of them, and as many sessions.
         let mut shards = std::mem::take(&mut self.ready);
-        shards.extend(self.shards.iter().filter_map(|(partition, shard)| ready(*partition, shard)));
+        shards.extend(
+            self.shards
+                .iter()
+                .filter_map(|(partition, shard)| ready(*partition, shard)),
+        );
         // How many have not had their share in this round.
         let mut left = self.waiting.len();
         while let Some(&id) = self.waiting.front() {
@@ -57,11 +61,16 @@ impl PipelineNode {
             let fair = shard.ready().div_ceil(u32::try_from(left).unwrap_or(u32::MAX));
             let limit = session.credit().min(fair.max(1));
             let worker = session.worker;
+            self.dues.touch(partition);
             shard.handle(now, Input::Ask { worker, limit }, &mut self.outputs);
             self.waiting.rotate_left(1);
             left -= 1;
             let leased = self.spread(now, partition, effects);
-            shards.extend(self.shards.get(&partition).and_then(|shard| ready(partition, shard)));
+            shards.extend(
+                self.shards
+                    .get(&partition)
+                    .and_then(|shard| ready(partition, shard)),
+            );
             if leased == 0 {
                 // What was ready has expired as it was asked for; look again.
                 continue;
