@@ -203,16 +203,17 @@ impl Oracle {
         &mut self,
         store: &Store,
         partition: Partition,
-        from: Offset,
+        reader: Option<(Tenure, Offset)>,
         start: Offset,
-        tenure: Option<Tenure>,
     ) {
         let stored = store.shards.get(&partition).map(|rows| Epoch(rows.epoch));
-        if tenure.map(|tenure| tenure.epoch) == stored {
+        if let Some((tenure, tail)) = reader
+            && Some(tenure.epoch) == stored
+        {
             self.fail(
                 "log",
                 format!(
-                    "the owner of {partition:?} wants to read from {from:?}, and the log begins at {start:?}"
+                    "the owner of {partition:?} has read up to {tail:?}, and the log begins at {start:?}"
                 ),
             );
         }
