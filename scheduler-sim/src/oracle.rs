@@ -1,6 +1,7 @@
 //! What must hold: the promises of the system, looked after at every step. Each has its file.
 
 mod accounts;
+mod alive;
 mod attempts;
 mod cancelled;
 mod endings;
@@ -26,6 +27,7 @@ use scheduler_core::task::RecordBody;
 use scheduler_core::time::Timestamp;
 
 use self::accounts::Accounts;
+use self::alive::Alive;
 use self::attempts::Attempts;
 use self::cancelled::Cancelled;
 use self::keys::Keys;
@@ -62,6 +64,7 @@ pub(crate) struct Oracle {
     memory: Memory,
     resume: Resume,
     accounts: Accounts,
+    alive: Alive,
     attempts: Attempts,
     cancelled: Cancelled,
     said: Said,
@@ -81,6 +84,7 @@ impl Oracle {
             memory: Memory::new(&plan.policy),
             resume: Resume::new(&plan.policy),
             accounts: Accounts::default(),
+            alive: Alive::default(),
             attempts: Attempts::new(&plan.policy),
             cancelled: Cancelled::default(),
             said: Said::default(),
@@ -149,6 +153,29 @@ impl Oracle {
     pub(crate) fn node_gone(&mut self, node: usize) {
         self.said.node_gone(node);
         self.leases.node_gone(node);
+        self.alive.node_gone(node);
+    }
+
+    /// An owner has taken in records, and all is done that follows at once.
+    pub(crate) fn has_records(&mut self, tenure: Tenure) {
+        let checked = self.alive.has_records(tenure);
+        self.check("alive", checked);
+    }
+
+    /// Placement hears that a node has let go of a shard.
+    pub(crate) fn placement_is_told(&mut self, node: usize, partition: Partition) {
+        self.alive.is_told(node, partition);
+    }
+
+    /// A node hears that the store has its release of a shard.
+    pub(crate) fn is_released(&mut self, node: usize, partition: Partition, now: u64) {
+        self.alive.released(node, partition, now);
+    }
+
+    /// Placement gives up on a node that was to let go of a shard.
+    pub(crate) fn given_up(&mut self, node: usize, partition: Partition, now: u64) {
+        let checked = self.alive.given_up(node, partition, now);
+        self.check("alive", checked);
     }
 
     pub(crate) fn session_over(&mut self, node: usize, session: SessionId) {

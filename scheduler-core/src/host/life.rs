@@ -135,11 +135,10 @@ impl<W: Waiter, R: Clone> Host<W, R> {
     /// Takes what was said to one stay of a shard. `false` if that is over: nothing is heard.
     pub fn hear(&mut self, now: Timestamp, stay: Stay, word: Word, effects: &mut Effects<W, R>) -> bool {
         let partition = stay.partition;
-        let Some(hosted) = self
-            .hosted
-            .get_mut(&partition)
-            .filter(|hosted| hosted.stay == stay)
-        else {
+        if !self.is_here(stay) {
+            return false;
+        }
+        let Some(hosted) = self.hosted.get_mut(&partition) else {
             return false;
         };
         match word {

@@ -8,7 +8,7 @@ use scheduler_core::key::SeenKey;
 use scheduler_core::port::gateway::{HeldLease, WorkerEvent};
 use scheduler_core::port::log::Bounds;
 use scheduler_core::port::store::{Claimed, PreviousOwner};
-use scheduler_core::shard::PageId;
+use scheduler_core::shard::{PageId, Shard};
 use scheduler_core::task::Record;
 use scheduler_core::time::{Timestamp, millis};
 
@@ -280,25 +280,35 @@ impl World {
         stay: Stay,
         records: Result<Vec<Record>, ReadError>,
     ) {
-        if !self.nodes[index].reading.contains(&stay) {
-            return;
-        }
         let word = match records {
-            Ok(records) => Word::Records(records),
+            Ok(records) => {
+                if self.tell_stay(index, now, stay, Word::Records(records)) {
+                    self.watch_effects(index, now);
+                    let shard = self.nodes[index].host.pipeline().shard(stay.partition);
+                    if let Some(tenure) = shard.map(Shard::tenure) {
+                        self.oracle.has_records(tenure);
+                    }
+                }
+                return;
+            }
             Err(ReadError::Unavailable) => Word::ReadLater,
             Err(ReadError::Truncated { start }) => {
-                let partition = stay.partition;
-                if self.oracle.are_lost(partition, start) {
-                    self.coverage.hit(Point::Missing);
-                } else {
-                    let shard = self.nodes[index].host.pipeline().shard(partition);
-                    let read = shard.map(|shard| (shard.tenure(), shard.tail()));
-                    self.oracle.log_lost(&self.store, partition, read, start);
+                if self.nodes[index].host.is_here(stay) {
+                    self.log_is_truncated(index, stay.partition, start);
                 }
                 Word::Truncated(start)
             }
         };
         self.tell_stay(index, now, stay, word);
+    }
+
+    fn log_is_truncated(&mut self, index: usize, partition: Partition, start: Offset) {
+        if self.oracle.are_lost(partition, start) {
+            return self.coverage.hit(Point::Missing);
+        }
+        let shard = self.nodes[index].host.pipeline().shard(partition);
+        let read = shard.map(|shard| (shard.tenure(), shard.tail()));
+        self.oracle.log_lost(&self.store, partition, read, start);
     }
 
     pub(super) fn load_parked(

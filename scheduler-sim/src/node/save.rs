@@ -87,8 +87,10 @@ impl World {
                 self.save_next(index);
             }
             (StoreOp::Release(tenure, is_awaited), StoreAnswer::Done) => {
+                let partition = tenure.shard.partition;
+                self.oracle.is_released(index, partition, self.now);
                 if is_awaited {
-                    self.released(index, tenure.shard.partition);
+                    self.released(index, partition);
                 }
             }
             (

@@ -333,6 +333,7 @@ impl World {
                 // What is said in it from now on is not heard.
                 Effect::End(session) => self.oracle.said.close(node, *session),
                 Effect::Save(checkpoint) => {
+                    self.oracle.alive.made(checkpoint.tenure);
                     let partition = checkpoint.tenure.shard.partition;
                     let maker = &self.nodes[node];
                     let shard = maker.host.pipeline().shard(partition);
