@@ -315,10 +315,10 @@ impl World {
                 host.assign(now, &partitions, effects);
             }),
             Mail::Due(stay) => self.due(index, now, stay),
-            Mail::Revoke(partitions) => self.with_host(index, now, |host, effects| {
+            Mail::Revoke(partitions) => self.take_away(index, now, &partitions, |host, effects| {
                 host.revoke(now, &partitions, &(), effects);
             }),
-            Mail::Lose(partitions) => self.with_host(index, now, |host, effects| {
+            Mail::Lose(partitions) => self.take_away(index, now, &partitions, |host, effects| {
                 host.lose(now, &partitions, effects);
             }),
             Mail::Poll(call, limit) => self.poll(index, now, call, limit),

@@ -162,6 +162,26 @@ impl Oracle {
         self.check("alive", checked);
     }
 
+    /// An owner goes on by what was read from the store after another had claimed the shard, by this epoch. What it finds there may be of tasks
+    /// that it has ended itself.
+    pub(crate) fn goes_on(&mut self, node: usize, partition: Partition, epoch: Epoch) {
+        self.fail(
+            "alive",
+            format!("node {node} hears that {partition:?} is another's by {epoch:?}, and goes on"),
+        );
+    }
+
+    /// A shard that was left alone goes to another node, and so many sessions were told: workers have come for it, and would wait.
+    pub(crate) fn leaves(&mut self, node: usize, partition: Partition, told: usize) {
+        let sessions = self.said.sessions(node).len();
+        if told < sessions {
+            self.fail(
+                "alive",
+                format!("{partition:?} leaves node {node}, and of {sessions} sessions {told} are told"),
+            );
+        }
+    }
+
     /// Placement hears that a node has let go of a shard.
     pub(crate) fn placement_is_told(&mut self, node: usize, partition: Partition) {
         self.alive.is_told(node, partition);

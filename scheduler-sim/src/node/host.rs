@@ -5,6 +5,7 @@ use std::time::Duration;
 use scheduler_core::host::{self, Effect, Effects, Host, Stay, Trouble, Word};
 use scheduler_core::id::{Epoch, Offset, Partition, Tenure};
 use scheduler_core::key::SeenKey;
+use scheduler_core::pipeline;
 use scheduler_core::port::gateway::{HeldLease, WorkerEvent};
 use scheduler_core::port::log::Bounds;
 use scheduler_core::port::store::{Claimed, PreviousOwner};
@@ -155,6 +156,28 @@ impl World {
                 mail,
             },
         );
+    }
+
+    /// Placement takes partitions away.
+    pub(super) fn take_away(
+        &mut self,
+        index: usize,
+        now: Timestamp,
+        partitions: &[Partition],
+        tell: impl FnOnce(&mut Host<Waiter, ()>, &mut Effects<Waiter, ()>),
+    ) {
+        let host = &self.nodes[index].host;
+        let is_left_alone =
+            |partition: &&Partition| host.trouble(**partition).is_some_and(Trouble::is_left_alone);
+        let left_alone: Vec<Partition> = partitions.iter().filter(is_left_alone).copied().collect();
+        self.with_host(index, now, tell);
+        for partition in left_alone {
+            let told = self.nodes[index].effects.pipeline.iter().filter(|effect| {
+                matches!(effect, pipeline::Effect::Tell(_, WorkerEvent::Moved(moved)) if *moved == partition)
+            });
+            let told = told.count();
+            self.oracle.leaves(index, partition, told);
+        }
     }
 
     fn troubled(&mut self, index: usize, partition: Partition) {

@@ -122,7 +122,7 @@ impl World {
                 StoreAnswer::Next(next, epoch),
             ) => {
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
-                self.page_is_read(index, stay, next_wake, epoch);
+                let is_over = self.page_is_read(index, stay, next_wake, epoch);
                 let word = Word::Unpark {
                     page: number,
                     tasks: Arc::unwrap_or_clone(page),
@@ -130,6 +130,9 @@ impl World {
                     epoch,
                 };
                 self.tell_stay(index, now, stay, word);
+                if is_over && self.nodes[index].host.is_here(stay) {
+                    self.oracle.goes_on(index, stay.partition, epoch);
+                }
             }
             (StoreOp::Row(request), StoreAnswer::Row(row, epoch)) => {
                 self.row_read(index, &request, row, epoch);
@@ -141,13 +144,14 @@ impl World {
         }
     }
 
-    /// Takes note of how much of what the last owner had in memory is loaded.
-    fn page_is_read(&mut self, index: usize, stay: Stay, next_wake: Timestamp, epoch: Epoch) {
+    /// Takes note of how much of what the last owner had in memory is loaded. Answers whether the rows are another owner's by now.
+    fn page_is_read(&mut self, index: usize, stay: Stay, next_wake: Timestamp, epoch: Epoch) -> bool {
         if !self.nodes[index].host.is_here(stay) {
-            return;
+            return false;
         }
         if self.is_over(index, stay.partition, epoch) {
-            return self.coverage.hit(Point::RowsOfAnother);
+            self.coverage.hit(Point::RowsOfAnother);
+            return true;
         }
         if let Some(seen) = self.nodes[index].seen.get_mut(&stay.partition) {
             if seen.inherited_until.is_none_or(|until| next_wake > until) {
@@ -156,5 +160,6 @@ impl World {
                 self.coverage.hit(Point::NextPage);
             }
         }
+        false
     }
 }

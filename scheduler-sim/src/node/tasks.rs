@@ -84,9 +84,8 @@ impl World {
             Stage::Dead(row, read_at, reads) => (vec![Input::Revive(row)], Some(read_at), reads),
             Stage::Read(..) | Stage::Done => return,
         };
-        if read_at.is_some_and(|read_at| self.is_over(index, partition, read_at.epoch)) {
-            self.coverage.hit(Point::RowsOfAnother);
-        }
+        let successor = read_at.map(|read_at| read_at.epoch);
+        let successor = successor.filter(|epoch| self.is_over(index, partition, *epoch));
         let node = &mut self.nodes[index];
         let shard = node.host.pipeline().shard(partition);
         let epoch = shard.map(|shard| shard.tenure().epoch).unwrap_or_default();
@@ -97,6 +96,12 @@ impl World {
         let changed = node
             .host
             .change(now, partition, inputs, read_at, waiter, &mut node.effects);
+        if let Some(epoch) = successor {
+            self.coverage.hit(Point::RowsOfAnother);
+            if changed.answers.is_some() {
+                self.oracle.goes_on(index, partition, epoch);
+            }
+        }
         match (changed.answers.as_deref(), read_at) {
             (Some([Answer::Elsewhere]), None) => self.read_row(index, &request, changed.mark, 1),
             (Some(answers), _) => self.is_changed(&request, epoch, answers),

@@ -1,4 +1,5 @@
-//! What others are to know of an owner in time: the store that it has survived the tasks it found, placement that it has let go.
+//! Who is to know of an owner's life, and when: the store that it has survived the tasks it found, placement that it has let go, and itself that it
+//! has been replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
