@@ -59,6 +59,8 @@ pub(crate) enum StoreOp {
 pub(crate) enum StoreAnswer {
     Claimed(Claimed),
     Saved(Vec<Saved>),
+    /// Nothing of it is saved, and never will be.
+    Damaged,
     Done,
     Rows(Vec<ParkedTask>),
     /// With the epoch that the shard has then.
@@ -145,6 +147,7 @@ impl World {
                     });
                 StoreAnswer::Claimed(claimed)
             }
+            StoreOp::Save(checkpoints) if self.is_damaged(checkpoints) => StoreAnswer::Damaged,
             StoreOp::Save(checkpoints) => StoreAnswer::Saved(
                 checkpoints
                     .iter()
@@ -179,6 +182,14 @@ impl World {
                 StoreAnswer::Dead(rows.dead.get(&request.offset).cloned(), Epoch(rows.epoch))
             }
         }
+    }
+
+    /// Whether one of the shards of a transaction has rows that cannot be written.
+    fn is_damaged(&self, orders: &[Order<Stay>]) -> bool {
+        orders.iter().any(|(checkpoint, _)| {
+            let until = self.store_damaged_until.get(&checkpoint.tenure.shard.partition);
+            until.is_some_and(|until| self.now < *until)
+        })
     }
 
     fn save(&mut self, checkpoint: &Arc<Checkpoint>) -> Saved {

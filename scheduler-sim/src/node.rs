@@ -4,6 +4,7 @@
 //! that what goes wrong with them there goes wrong here.
 
 mod host;
+mod panic;
 mod poll;
 mod save;
 mod tasks;
@@ -74,6 +75,8 @@ pub(crate) enum Mail {
     /// Shutdown begins, goes on, ends.
     Drain,
     DrainIsOver,
+    /// The pause after a panic is over.
+    ComeUp,
 }
 
 /// Why the log has not given records.
@@ -84,6 +87,7 @@ pub(crate) enum ReadError {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a process may be in many ways")]
 pub(crate) struct Node {
     pub(crate) life: u32,
     pub(crate) is_up: bool,
@@ -92,6 +96,8 @@ pub(crate) struct Node {
     pub(crate) resumes_at: u64,
     /// Whether it has begun to let go of everything.
     drained: bool,
+    /// Whether it has panicked, and does nothing for a while.
+    lies_low: bool,
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
     pub(crate) host: Host<Waiter, ()>,
@@ -133,6 +139,7 @@ impl Node {
             is_paused: false,
             resumes_at: 0,
             drained: false,
+            lies_low: false,
             id: NodeId(0),
             clock: Clock::new(0, 0, 1_000_000),
             host: host(NodeId(0), Duration::ZERO, policy.clone(), false),
@@ -244,8 +251,10 @@ impl World {
                 .fail("rest", format!("node {index} wakes up all the time"));
         }
         for _ in 0..taken {
-            if let Some(mail) = self.nodes[index].mail.pop_front() {
-                self.take(index, now, mail);
+            match self.nodes[index].mail.pop_front() {
+                Some(mail) if self.nodes[index].lies_low => self.take_low(index, now, mail),
+                Some(mail) => self.take(index, now, mail),
+                None => (),
             }
             // What the oracle is to see, it sees mail by mail.
             self.watch_effects(index, now);
@@ -340,6 +349,7 @@ impl World {
             Mail::TryAgain => self.with_host(index, now, |host, effects| host.try_again(now, effects)),
             Mail::Drain => self.begin_drain(index, now),
             Mail::DrainIsOver => self.drain_is_over(index, now),
+            Mail::ComeUp => (),
         }
     }
 

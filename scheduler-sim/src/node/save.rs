@@ -86,6 +86,18 @@ impl World {
                 self.nodes[index].saver.done();
                 self.save_next(index);
             }
+            (StoreOp::Save(orders), StoreAnswer::Damaged) => {
+                if let Some((checkpoint, stay)) = self.nodes[index].saver.failed(orders) {
+                    drop(checkpoint);
+                    let problem = "its rows are damaged".to_owned();
+                    if self.tell_stay(index, now, stay, Word::Broken(problem)) {
+                        self.coverage.hit(Point::Damaged);
+                    }
+                } else {
+                    self.coverage.hit(Point::SavedApart);
+                }
+                self.save_next(index);
+            }
             (StoreOp::Release(tenure, is_awaited), StoreAnswer::Done) => {
                 let partition = tenure.shard.partition;
                 self.oracle.is_released(index, partition, self.now);
