@@ -51,6 +51,8 @@
 //! | [`shard`] | the scheduler of one partition: dictionary, leases, retry, checkpoints |
 //! | [`pipeline`] | a pipeline on one node: its shards and the sessions of its workers |
 //! | [`activation`] | how a shard comes up and lets go |
+//! | [`host`] | a pipeline where it lives: which shards are here, what they are fed, and who waits for what |
+//! | [`saver`], [`retry`] | which checkpoints are saved together, and when what has failed is tried again |
 //! | [`scaling`] | how many workers are wanted |
 //! | [`tape`] | recordings of what a shard was told, and their replay |
 //! | [`encoding`], [`codec`] | how policies and tasks become bytes |
@@ -61,6 +63,7 @@ pub mod activation;
 pub mod checkpoint;
 pub mod codec;
 pub mod encoding;
+pub mod host;
 pub mod id;
 pub mod key;
 pub mod name;
@@ -68,6 +71,8 @@ pub mod outcome;
 pub mod pipeline;
 pub mod policy;
 pub mod port;
+pub mod retry;
+pub mod saver;
 pub mod scaling;
 pub mod session;
 pub mod shard;

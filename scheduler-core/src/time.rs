@@ -33,7 +33,7 @@ impl Timestamp {
 }
 
 /// A duration in whole milliseconds, saturating.
-pub(crate) fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

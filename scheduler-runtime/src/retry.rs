@@ -1,17 +1,14 @@
 //! Trying again what an adapter could not do now.
 
 use std::error::Error;
-use std::time::Duration;
 
 use scheduler_core::port::catalog::CatalogError;
 use scheduler_core::port::deploy::DeployError;
 use scheduler_core::port::log::LogError;
 use scheduler_core::port::placement::PlacementError;
 use scheduler_core::port::store::StoreError;
+use scheduler_core::retry::Backoff;
 use tracing::warn;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// An error of which it is known whether time heals it.
 pub(crate) trait Failure: Error + 'static {
@@ -54,16 +51,16 @@ pub(crate) async fn until_done<T, E: Failure, F>(what: &str, mut work: impl FnMu
 where
     F: Future<Output = Result<T, E>>,
 {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::default();
     loop {
         match work().await {
             Err(error) if error.passes() => {
+                let pause = backoff.pause();
                 warn!(
                     error = &error as &dyn Error,
                     "{what} failed; trying again in {pause:?}"
                 );
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             answer => return answer,
         }

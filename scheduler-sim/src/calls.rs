@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::host::Stay;
 use scheduler_core::id::{Epoch, NodeId, Offset, Partition, Tenure};
 use scheduler_core::key::SeenKey;
 use scheduler_core::outcome::{DeadTask, ParkedTask};
 use scheduler_core::port::log::{Bounds, ReadLimit};
 use scheduler_core::port::store::{Claimed, Saved};
+use scheduler_core::retry::Backoff;
+use scheduler_core::saver::Order;
 use scheduler_core::shard::PageId;
 use scheduler_core::time::Timestamp;
 
@@ -20,10 +23,8 @@ use crate::world::{Happening, World};
 pub(crate) struct StoreCall {
     pub(crate) node: usize,
     pub(crate) life: u32,
-    /// For which stay of a shard; its answer reaches no other.
-    pub(crate) stay: u64,
     /// How long to wait before it is made again, should it fail.
-    pub(crate) pause: u64,
+    pub(crate) backoff: Backoff,
     /// Nobody waits for its answer any more.
     pub(crate) is_late: bool,
     pub(crate) op: StoreOp,
@@ -31,13 +32,12 @@ pub(crate) struct StoreCall {
 
 #[derive(Clone, Debug)]
 pub(crate) enum StoreOp {
-    Claim(Partition, NodeId),
-    /// Checkpoints, each for a stay of its own.
-    Save(Vec<(Arc<Checkpoint>, u64)>),
+    Claim(Stay, NodeId),
+    Save(Vec<Order<Stay>>),
     /// Whether placement is to hear of it.
     Release(Tenure, bool),
     Page {
-        partition: Partition,
+        stay: Stay,
         number: PageId,
         until: Timestamp,
         after: Option<(Timestamp, Offset)>,
@@ -45,12 +45,12 @@ pub(crate) enum StoreOp {
     },
     /// The page is read; when is the next task wanted?
     Next {
-        partition: Partition,
+        stay: Stay,
         number: PageId,
         last: Option<(Timestamp, Offset)>,
         page: Arc<Vec<ParkedTask>>,
     },
-    Keys(Partition, Bounds),
+    Keys(Stay, Bounds),
     Row(Request),
     Dead(Request),
 }
@@ -59,6 +59,8 @@ pub(crate) enum StoreOp {
 pub(crate) enum StoreAnswer {
     Claimed(Claimed),
     Saved(Vec<Saved>),
+    /// Nothing of it is saved, and never will be.
+    Damaged,
     Done,
     Rows(Vec<ParkedTask>),
     /// With the epoch that the shard has then.
@@ -71,10 +73,9 @@ pub(crate) enum StoreAnswer {
 /// A call of the log by a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LogCall {
-    Bounds(Partition, u64),
+    Bounds(Stay),
     Read {
-        partition: Partition,
-        forwarder: u64,
+        stay: Stay,
         from: Offset,
         limit: ReadLimit,
     },
@@ -137,14 +138,16 @@ impl World {
 
     fn do_stored(&mut self, call: &StoreCall) -> StoreAnswer {
         match &call.op {
-            StoreOp::Claim(partition, node) => {
-                let claimed = self.store.claim(*partition, *node);
+            StoreOp::Claim(stay, node) => {
+                let partition = stay.partition;
+                let claimed = self.store.claim(partition, *node);
                 self.trace
                     .note(&[20, partition.0.into(), claimed.epoch.0.into()], || {
                         format!("store: node {} claims {partition:?}: {claimed:?}", call.node)
                     });
                 StoreAnswer::Claimed(claimed)
             }
+            StoreOp::Save(checkpoints) if self.is_damaged(checkpoints) => StoreAnswer::Damaged,
             StoreOp::Save(checkpoints) => StoreAnswer::Saved(
                 checkpoints
                     .iter()
@@ -159,17 +162,17 @@ impl World {
                 StoreAnswer::Done
             }
             StoreOp::Page {
-                partition,
+                stay,
                 until,
                 after,
                 limit,
                 ..
-            } => StoreAnswer::Rows(self.store.page(*partition, *until, *after, *limit)),
-            StoreOp::Next { partition, last, .. } => {
-                let next = self.store.page(*partition, Timestamp::MAX, *last, 1);
-                StoreAnswer::Next(next, Epoch(self.store.shard(*partition).epoch))
+            } => StoreAnswer::Rows(self.store.page(stay.partition, *until, *after, *limit)),
+            StoreOp::Next { stay, last, .. } => {
+                let next = self.store.page(stay.partition, Timestamp::MAX, *last, 1);
+                StoreAnswer::Next(next, Epoch(self.store.shard(stay.partition).epoch))
             }
-            StoreOp::Keys(partition, _) => StoreAnswer::Keys(self.store.shard(*partition).keys.clone()),
+            StoreOp::Keys(stay, _) => StoreAnswer::Keys(self.store.shard(stay.partition).keys.clone()),
             StoreOp::Row(request) => {
                 let rows = self.store.shard(request.partition);
                 StoreAnswer::Row(rows.parked.get(&request.offset).cloned(), Epoch(rows.epoch))
@@ -179,6 +182,14 @@ impl World {
                 StoreAnswer::Dead(rows.dead.get(&request.offset).cloned(), Epoch(rows.epoch))
             }
         }
+    }
+
+    /// Whether one of the shards of a transaction has rows that cannot be written.
+    fn is_damaged(&self, orders: &[Order<Stay>]) -> bool {
+        orders.iter().any(|(checkpoint, _)| {
+            let until = self.store_damaged_until.get(&checkpoint.tenure.shard.partition);
+            until.is_some_and(|until| self.now < *until)
+        })
     }
 
     fn save(&mut self, checkpoint: &Arc<Checkpoint>) -> Saved {
@@ -223,37 +234,29 @@ impl World {
         let is_away =
             self.now < self.log_away_until || !self.is_healed && self.rng.chance(self.plan.log.unavailable);
         let mail = match call {
-            LogCall::Bounds(partition, stay) => {
-                let bounds = (!is_away).then(|| self.log.bounds(partition));
-                Mail::Measured(partition, stay, bounds)
+            LogCall::Bounds(stay) => {
+                let bounds = (!is_away).then(|| self.log.bounds(stay.partition));
+                Mail::Measured(stay, bounds)
             }
+            LogCall::Read { stay, .. } if is_away => Mail::Records(stay, Err(ReadError::Unavailable)),
             LogCall::Read {
-                partition, forwarder, ..
-            } if is_away => Mail::Records(partition, forwarder, Err(ReadError::Unavailable)),
-            LogCall::Read {
-                partition,
-                forwarder,
+                stay,
                 from,
                 mut limit,
             } => {
                 // A fetch gives what is there, often less than was asked for.
                 limit.records = 1 + self.rng.index(limit.records.max(1));
-                match self.log.read(partition, from, limit) {
+                match self.log.read(stay.partition, from, limit) {
                     Ok(records) if records.is_empty() => {
-                        let again = LogCall::Read {
-                            partition,
-                            forwarder,
-                            from,
-                            limit,
-                        };
+                        let again = LogCall::Read { stay, from, limit };
                         self.log_waiters
-                            .entry(partition)
+                            .entry(stay.partition)
                             .or_default()
                             .push((node, life, again));
                         return;
                     }
-                    Ok(records) => Mail::Records(partition, forwarder, Ok(records)),
-                    Err(start) => Mail::Records(partition, forwarder, Err(ReadError::Truncated { start })),
+                    Ok(records) => Mail::Records(stay, Ok(records)),
+                    Err(start) => Mail::Records(stay, Err(ReadError::Truncated { start })),
                 }
             }
             LogCall::Truncate(partition, before) => {

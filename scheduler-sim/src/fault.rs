@@ -35,13 +35,15 @@ pub(crate) enum Fault {
     PipelinePause,
     Growth,
     Loss,
+    Panic,
+    Damage,
 }
 
 /// More partitions than so many the pipeline does not get.
 const MOST_PARTITIONS: u32 = 6;
 
 impl Fault {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::NodeCrash,
         Self::NodePause,
         Self::Rolling,
@@ -62,6 +64,8 @@ impl Fault {
         Self::PipelinePause,
         Self::Growth,
         Self::Loss,
+        Self::Panic,
+        Self::Damage,
     ];
 }
 
@@ -97,6 +101,8 @@ impl World {
             Fault::PipelinePause => every.pipeline_pause,
             Fault::Growth => every.growth,
             Fault::Loss => every.loss,
+            Fault::Panic => every.panic,
+            Fault::Damage => every.damage,
         };
         if mean > 0 {
             let at = self.now + self.rng.range(1, mean * 2);
@@ -227,12 +233,23 @@ impl World {
                 }
             }
             Fault::Loss => self.lose_records(),
+            Fault::Panic => {
+                if let Some(index) = self.some_node() {
+                    self.coverage.hit(Point::Panicked);
+                    self.panic_node(index);
+                }
+            }
+            Fault::Damage => {
+                let partition = self.some_partition();
+                self.store_damaged_until
+                    .insert(partition, self.now + self.rng.skewed(500, 20_000));
+            }
         }
     }
 
     /// The log drops records that somebody still needs, as one does whose retention is too short.
     fn lose_records(&mut self) {
-        let partition = Partition(u32::try_from(self.rng.index(self.partitions as usize)).unwrap_or(0));
+        let partition = self.some_partition();
         let Bounds { start, end } = self.log.bounds(partition);
         if start == end {
             return;
@@ -252,6 +269,10 @@ impl World {
             let mail = mail(self);
             self.mail(index, life, mail);
         }
+    }
+
+    fn some_partition(&mut self) -> Partition {
+        Partition(u32::try_from(self.rng.index(self.partitions as usize)).unwrap_or(0))
     }
 
     fn some_node(&mut self) -> Option<usize> {
@@ -292,6 +313,7 @@ impl World {
         self.trace.note(&[5], || "all is well from now on".into());
         self.store_away_until = 0;
         self.store_slow_until = 0;
+        self.store_damaged_until.clear();
         self.log_away_until = 0;
         if std::mem::take(&mut self.pipeline_is_paused) {
             self.tell_nodes(|_| Mail::Pause(false));

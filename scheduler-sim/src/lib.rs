@@ -1,20 +1,19 @@
 //! The deterministic simulator: a whole cluster in one process, without a runtime, a socket or a clock of its own.
 //!
-//! One seed is one history. What decides is real: the core's machines ([`scheduler_core::pipeline::PipelineNode`] with its shards,
-//! [`scheduler_core::activation::Activation`]) and the SDK's session ([`scheduler_sdk::session`]). What only moves bytes and time is
-//! modelled, with everything that can go wrong with it: log, store, placement, network, processes, clocks.
+//! One seed is one history. What decides is real: the core's [`scheduler_core::host::Host`] with its shards and sessions,
+//! [`scheduler_core::saver::Saver`], and the SDK's session ([`scheduler_sdk::session`]). What only moves bytes and time is modelled, with everything that can go wrong with it: log, store, placement, network, processes, clocks.
 //!
 //! | file | idea |
 //! | --- | --- |
 //! | `plan.rs` | what a seed draws: sizes, policies, which faults and how often |
 //! | `world.rs`, `queue.rs` | the loop over simulated time |
-//! | `node.rs`, `node/` | the driver of the core's machines, of the shape of scheduler-runtime |
+//! | `node.rs`, `node/` | the driver of the core's host, of the shape of scheduler-runtime |
 //! | `worker.rs`, `worker/`, `poller.rs`, `client.rs` | those who work, with sessions and without, and those who submit |
 //! | `net.rs`, `wire.rs` | connections, and what travels over them |
 //! | `log.rs`, `store.rs`, `calls.rs` | what is durable, and how calls of it fail |
 //! | `placement.rs`, `fault.rs`, `clock.rs` | who owns what, what goes wrong, what time it is |
 //! | `oracle.rs`, `oracle/` | what must hold, one promise a file |
-//! | `shrink.rs`, `plan/knobs.rs` | smaller histories that break the same promise |
+//! | `shrink.rs`, `plan/knobs.rs`, `regressions.rs` | smaller histories that break the same promise, and those that are kept |
 //! | `coverage.rs`, `trace.rs` | what a run has exercised, and what has happened |
 //!
 //! ```
@@ -37,6 +36,7 @@ mod placement;
 mod plan;
 mod poller;
 mod queue;
+mod regressions;
 mod rng;
 mod shrink;
 mod store;
@@ -49,6 +49,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use self::coverage::Coverage;
 pub use self::oracle::Violation;
+pub use self::regressions::{kept, regressions};
 pub use self::shrink::{Changes, shrink};
 use self::world::World;
 
@@ -69,26 +70,6 @@ pub struct History {
     pub simulated_ms: u64,
     /// How many things happened.
     pub steps: u64,
-}
-
-/// Histories that broke a promise once: a seed, what is changed in its plan, and what was broken.
-const REGRESSIONS: &str = include_str!("../regressions.txt");
-
-/// Histories that broke a promise once. An error says which line cannot be read.
-pub fn regressions() -> Result<Vec<(u64, Changes)>, String> {
-    let lines = REGRESSIONS
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            let (seed, changes) = line.split_once(' ').unwrap_or((line, ""));
-            let seed = seed
-                .parse()
-                .map_err(|_| format!("regressions.txt: `{line}` must begin with a seed"))?;
-            Ok((seed, changes.trim().parse()?))
-        })
-        .collect()
 }
 
 /// Plays the history of a seed, to its end or the first broken promise.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use scheduler_sim::{Changes, Coverage, History, play, regressions, shrink};
+use scheduler_sim::{Changes, Coverage, History, kept, play, regressions, shrink};
 
 use self::watchdog::Watchdog;
 
@@ -50,6 +50,9 @@ struct Arguments {
     /// Look for a smaller history that breaks the same promise for so many seconds; 0: do not.
     #[arg(long, default_value_t = 20)]
     shrink: u64,
+    /// Keep what breaks a promise, as small as it was found, in scheduler-sim/regressions.txt.
+    #[arg(long, conflicts_with = "regressions")]
+    keep: bool,
     /// Play the histories that broke a promise once, and no others.
     #[arg(long, conflicts_with_all = ["from", "minutes", "seed"])]
     regressions: bool,
@@ -90,18 +93,40 @@ fn again() -> ExitCode {
     }
 }
 
-/// Looks for a smaller history that breaks the same promise, and says how to repeat and keep it.
-fn print_smaller(history: &History, arguments: &Arguments) {
-    if arguments.shrink == 0 || history.violation.is_none() {
+/// Histories that broke a promise once.
+const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions.txt");
+
+/// Looks for a smaller history that breaks the same promise, says how to repeat it, and keeps it if that is wanted.
+fn follow_up(history: &History, arguments: &Arguments) {
+    if history.violation.is_none() {
         return;
     }
-    let smaller = shrink(history, &arguments.plan, Duration::from_secs(arguments.shrink));
-    if smaller.is_empty() {
-        return;
-    }
+    let budget = Duration::from_secs(arguments.shrink);
+    let smaller = shrink(history, &arguments.plan, budget);
     let seed = history.seed;
-    println!("  smaller: cargo sim --seed {seed} --trace --plan {smaller}");
-    println!("  to keep in scheduler-sim/regressions.txt: {seed} {smaller}");
+    if smaller != arguments.plan {
+        println!("  smaller: cargo sim --seed {seed} --trace --plan {smaller}");
+    }
+    if !arguments.keep {
+        println!("  to keep it in scheduler-sim/regressions.txt, the same again with --keep");
+        return;
+    }
+    match keep(history, &smaller) {
+        Ok(true) => println!("  kept in {REGRESSIONS}"),
+        Ok(false) => println!("  it is in {REGRESSIONS} already"),
+        Err(problem) => eprintln!("  not kept: {problem}"),
+    }
+}
+
+/// Keeps a history; answers whether it is new.
+fn keep(history: &History, changes: &Changes) -> Result<bool, String> {
+    let cannot = |error: std::io::Error| format!("{REGRESSIONS}: {error}");
+    let text = std::fs::read_to_string(REGRESSIONS).map_err(cannot)?;
+    let Some(text) = kept(&text, history, changes)? else {
+        return Ok(false);
+    };
+    std::fs::write(REGRESSIONS, text).map_err(cannot)?;
+    Ok(true)
 }
 
 fn one(seed: u64, arguments: &Arguments) -> ExitCode {
@@ -118,7 +143,7 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
     let broken = broken(&history, &arguments.plan).or_else(|| differs(&history, arguments));
     broken.map_or(ExitCode::SUCCESS, |broken| {
         println!("{broken}");
-        print_smaller(&history, arguments);
+        follow_up(&history, arguments);
         ExitCode::FAILURE
     })
 }
@@ -239,8 +264,9 @@ fn many(arguments: &Arguments) -> ExitCode {
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     report(&sum, from, next.into_inner(), started.elapsed(), arguments);
-    if let Some(first) = sum.broken.first() {
-        print_smaller(first, arguments);
+    let followed = if arguments.keep { sum.broken.len() } else { 1 };
+    for history in sum.broken.iter().take(followed) {
+        follow_up(history, arguments);
     }
     let is_covered = !arguments.coverage || sum.coverage.missed().is_empty();
     if sum.broken.is_empty() && is_covered {

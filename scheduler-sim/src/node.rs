@@ -1,31 +1,32 @@
 //! A scheduler process: the driver of the core's machines, as thin as scheduler-runtime's actor and of the same shape.
 //!
-//! One turn takes what mail has come, lets the machine dispatch, and does what it says. Mail carries what the runtime's messages carry, so
+//! One turn takes what mail has come, lets the host dispatch, and does what it says. Mail carries what the runtime's messages carry, so
 //! that what goes wrong with them there goes wrong here.
 
-mod forward;
 mod host;
+mod panic;
 mod poll;
 mod save;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use scheduler_core::id::{NodeId, Offset, Partition, PipelineId, ShardId};
+use scheduler_core::host::{Effects, Host, HostConfig, Stay};
+use scheduler_core::id::{NodeId, Offset, Partition, PipelineId};
 use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::{Effect, Event, PipelineNode};
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::port::gateway::{HeldLease, WorkerCommand, WorkerEvent, WorkerHello};
-use scheduler_core::port::log::Bounds;
+use scheduler_core::port::log::{Bounds, ReadLimit};
+use scheduler_core::saver::Saver;
 use scheduler_core::session::SessionId;
 use scheduler_core::task::Record;
 use scheduler_core::time::Timestamp;
 
-pub(crate) use self::forward::MOST_RECORDS;
-pub(crate) use self::host::Hosted;
+use self::host::{Seen, Waiter};
 pub(crate) use self::poll::PollCall;
-pub(crate) use self::save::Saver;
 pub(crate) use self::tasks::{Change, Request, Stage};
 use crate::calls::{LogCall, StoreAnswer, StoreCall};
 use crate::clock::Clock;
@@ -47,16 +48,17 @@ pub(crate) enum Mail {
     Assign(Vec<Partition>),
     Revoke(Vec<Partition>),
     Lose(Vec<Partition>),
-    /// A fenced owner that is still assigned tries again, in this stay.
-    Reclaim(Partition, u64),
+    /// The time has come for which a stay of a shard wanted to be told.
+    Due(Stay),
     /// The store's answer; `None` if it has failed.
     Stored(StoreCall, Option<StoreAnswer>),
     /// A call that failed is to be made again.
     Again(StoreCall),
-    Measured(Partition, u64, Option<Bounds>),
-    Measure(Partition, u64),
-    Records(Partition, u64, Result<Vec<Record>, ReadError>),
-    ReadAgain(Partition, u64),
+    Measured(Stay, Option<Bounds>),
+    Measure(Stay),
+    Records(Stay, Result<Vec<Record>, ReadError>),
+    /// The log was left alone for long enough.
+    Read(Stay, Offset, ReadLimit),
     Open(SessionId, WorkerHello),
     Close(SessionId),
     Commands(SessionId, Vec<WorkerCommand>),
@@ -73,6 +75,8 @@ pub(crate) enum Mail {
     /// Shutdown begins, goes on, ends.
     Drain,
     DrainIsOver,
+    /// The pause after a panic is over.
+    ComeUp,
 }
 
 /// Why the log has not given records.
@@ -90,18 +94,19 @@ pub(crate) struct Node {
     pub(crate) is_paused: bool,
     /// When it goes on, if it is paused.
     pub(crate) resumes_at: u64,
-    pub(crate) is_stopping: bool,
+    /// Whether it has begun to let go of everything.
     drained: bool,
-    /// Shards that were left alone here.
-    quarantined: BTreeSet<Partition>,
+    /// Whether it has panicked, and does nothing for a while.
+    lies_low: bool,
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
-    pub(crate) machine: PipelineNode,
-    pub(crate) hosted: BTreeMap<Partition, Hosted>,
-    /// What placement says is ours.
-    assigned: BTreeSet<Partition>,
-    /// Whether placement has taken away all that it had given.
-    has_left: bool,
+    pub(crate) host: Host<Waiter, ()>,
+    /// What the oracle has to know of the shards' last stays.
+    pub(crate) seen: BTreeMap<Partition, Seen>,
+    /// For whom the log is read.
+    reading: BTreeSet<Stay>,
+    /// One past the last record of shards that have just left.
+    pub(crate) left: BTreeMap<Partition, Offset>,
     sessions: BTreeMap<SessionId, Telling>,
     /// Who waits for tasks without a session.
     pub(crate) polls: BTreeMap<SessionId, PollCall>,
@@ -109,14 +114,11 @@ pub(crate) struct Node {
     mail: VecDeque<Mail>,
     pub(crate) turn_at: Option<u64>,
     restless: u32,
-    pub(crate) effects: Vec<Effect>,
-    /// How many of the effects the oracle has seen.
+    pub(crate) effects: Effects<Waiter, ()>,
+    /// How many of the pipeline's effects the oracle has seen.
     pub(crate) watched: usize,
-    saver: Saver,
+    saver: Saver<Stay>,
     pub(crate) policy: Arc<PipelinePolicy>,
-    paused: bool,
-    /// The last number of a stay, mark or forwarder that was given out.
-    last_mark: u64,
     pub(crate) placement_mail_at: u64,
     /// Who owns what, as it tells workers.
     pub(crate) routes: Routes,
@@ -136,35 +138,37 @@ impl Node {
             is_up: false,
             is_paused: false,
             resumes_at: 0,
-            is_stopping: false,
             drained: false,
-            quarantined: BTreeSet::new(),
+            lies_low: false,
             id: NodeId(0),
             clock: Clock::new(0, 0, 1_000_000),
-            machine: PipelineNode::new(policy.clone(), false),
-            hosted: BTreeMap::new(),
-            assigned: BTreeSet::new(),
-            has_left: false,
+            host: host(NodeId(0), Duration::ZERO, policy.clone(), false),
+            seen: BTreeMap::new(),
+            reading: BTreeSet::new(),
+            left: BTreeMap::new(),
             sessions: BTreeMap::new(),
             polls: BTreeMap::new(),
             next_session: 0,
             mail: VecDeque::new(),
             turn_at: None,
             restless: 0,
-            effects: Vec::new(),
+            effects: Effects::default(),
             watched: 0,
             saver: Saver::default(),
             policy,
-            paused: false,
-            last_mark: 0,
             placement_mail_at: 0,
             routes: Routes::default(),
         }
     }
 }
 
-pub(crate) fn shard_id(partition: Partition) -> ShardId {
-    ShardId::new(PipelineId(1), partition)
+fn host(node: NodeId, grace: Duration, policy: Arc<PipelinePolicy>, paused: bool) -> Host<Waiter, ()> {
+    let config = HostConfig {
+        pipeline: PipelineId(1),
+        node,
+        grace,
+    };
+    Host::new(config, policy, paused)
 }
 
 impl World {
@@ -178,8 +182,7 @@ impl World {
             is_up: true,
             id,
             clock,
-            machine: PipelineNode::new(policy.clone(), self.pipeline_is_paused),
-            paused: self.pipeline_is_paused,
+            host: host(id, self.plan.grace(), policy.clone(), self.pipeline_is_paused),
             ..Node::down(policy)
         };
         self.trace
@@ -248,22 +251,24 @@ impl World {
                 .fail("rest", format!("node {index} wakes up all the time"));
         }
         for _ in 0..taken {
-            if let Some(mail) = self.nodes[index].mail.pop_front() {
-                self.take(index, now, mail);
+            match self.nodes[index].mail.pop_front() {
+                Some(mail) if self.nodes[index].lies_low => self.take_low(index, now, mail),
+                Some(mail) => self.take(index, now, mail),
+                None => (),
             }
             // What the oracle is to see, it sees mail by mail.
             self.watch_effects(index, now);
         }
         self.event(index, now, Event::Tick);
         let node = &mut self.nodes[index];
-        node.machine.dispatch(now, &mut node.effects);
+        node.host.dispatch(now, &mut node.effects);
         self.watch_effects(index, now);
-        while !self.nodes[index].effects.is_empty() {
+        while !self.nodes[index].effects.pipeline.is_empty() {
             self.carry_out(index);
             self.watch_effects(index, now);
         }
         self.tell_sessions(index);
-        self.read_on(index);
+        self.with_host(index, now, Host::read_on);
         self.end_drain(index);
         self.check_memory(index);
 
@@ -273,7 +278,7 @@ impl World {
         }
         if !node.mail.is_empty() {
             self.wake_node(index, self.now);
-        } else if let Some(due) = node.machine.next_deadline() {
+        } else if let Some(due) = node.host.next_deadline() {
             // As the runtime's timer, never at once.
             let at = node.clock.reaches(due).max(self.now + 1);
             self.wake_node(index, at);
@@ -282,10 +287,12 @@ impl World {
 
     fn take(&mut self, index: usize, now: Timestamp, mail: Mail) {
         match mail {
-            Mail::Records(partition, forwarder, records) => {
-                self.records(index, now, partition, forwarder, records);
+            Mail::Records(stay, records) => self.records(index, now, stay, records),
+            Mail::Read(stay, from, limit) => {
+                if self.nodes[index].reading.contains(&stay) {
+                    self.call_log(index, LogCall::Read { stay, from, limit });
+                }
             }
-            Mail::ReadAgain(partition, forwarder) => self.read_again(index, partition, forwarder),
             Mail::Commands(session, commands) => {
                 self.trace
                     .note(&[6, index as u64, session.0, commands.len() as u64], || {
@@ -294,24 +301,7 @@ impl World {
                 self.oracle_commands(index, now, session, &commands);
                 self.event(index, now, Event::Commands(session, commands));
             }
-            // Its last shard has left since the session was asked for.
-            Mail::Open(session, _) if self.nodes[index].has_left && self.nodes[index].hosted.is_empty() => {
-                if let Some(telling) = self.nodes[index].sessions.remove(&session) {
-                    self.hang_up(telling.conn);
-                }
-            }
-            Mail::Open(session, hello) => {
-                self.trace.note(&[7, index as u64, session.0], || {
-                    format!("node {index} opens {session:?}: {hello:?}")
-                });
-                if !self.nodes[index].machine.is_overtaken(&hello) {
-                    self.oracle_hello(index, now, session, &hello);
-                }
-                self.event(index, now, Event::Open(session, hello));
-                if self.nodes[index].is_stopping {
-                    self.tell(index, session, WorkerEvent::GoAway);
-                }
-            }
+            Mail::Open(session, hello) => self.open(index, now, session, hello),
             Mail::Close(session) => {
                 self.trace.note(&[8, index as u64, session.0], || {
                     format!("node {index} closes {session:?}")
@@ -322,34 +312,24 @@ impl World {
             }
             Mail::Stored(call, answer) => self.stored(index, now, call, answer),
             Mail::Again(call) => self.call_store(call),
-            Mail::Measured(partition, stay, bounds) => self.bounds_read(index, partition, stay, bounds),
-            Mail::Measure(partition, stay) => {
-                if self.stays(index, partition, stay) {
-                    self.call_log(index, LogCall::Bounds(partition, stay));
+            Mail::Measured(stay, bounds) => self.bounds_read(index, stay, bounds),
+            Mail::Measure(stay) => {
+                if self.nodes[index].host.is_here(stay) {
+                    self.call_log(index, LogCall::Bounds(stay));
                 }
             }
             // A process that has let go of everything is about to end.
             Mail::Assign(_) if self.nodes[index].drained => (),
-            Mail::Assign(partitions) => {
-                self.nodes[index].has_left = false;
-                for partition in partitions {
-                    self.nodes[index].assigned.insert(partition);
-                    self.assign(index, partition, false);
-                }
-            }
-            Mail::Reclaim(partition, stay) => self.due(index, now, partition, stay),
-            Mail::Revoke(partitions) => {
-                for partition in partitions {
-                    self.unassign(index, partition);
-                    self.revoke(index, now, partition);
-                }
-            }
-            Mail::Lose(partitions) => {
-                for partition in partitions {
-                    self.unassign(index, partition);
-                    self.lose(index, now, partition);
-                }
-            }
+            Mail::Assign(partitions) => self.with_host(index, now, |host, effects| {
+                host.assign(now, &partitions, effects);
+            }),
+            Mail::Due(stay) => self.due(index, now, stay),
+            Mail::Revoke(partitions) => self.take_away(index, now, &partitions, |host, effects| {
+                host.revoke(now, &partitions, &(), effects);
+            }),
+            Mail::Lose(partitions) => self.take_away(index, now, &partitions, |host, effects| {
+                host.lose(now, &partitions, effects);
+            }),
             Mail::Poll(call, limit) => self.poll(index, now, call, limit),
             Mail::PollOver(session) => self.poll_is_over(index, now, session),
             Mail::PolledReport(call, lease, outcome) => {
@@ -361,41 +341,40 @@ impl World {
                 // A checkpoint made before, as when the shard was told to leave, is right by the old policy.
                 self.watch_effects(index, now);
                 self.nodes[index].policy = policy.clone();
-                self.event(index, now, Event::Policy(policy));
+                self.with_host(index, now, |host, effects| host.set_policy(now, policy, effects));
             }
             Mail::Pause(paused) => {
-                let node = &mut self.nodes[index];
-                node.paused = paused;
-                let paused = paused || node.is_stopping;
-                self.event(index, now, Event::Pause(paused));
+                self.with_host(index, now, |host, effects| host.pause(now, paused, effects));
             }
-            // Nor does one that ends take anything up again.
-            Mail::TryAgain if self.nodes[index].is_stopping => (),
-            Mail::TryAgain => {
-                for partition in std::mem::take(&mut self.nodes[index].quarantined) {
-                    self.assign(index, partition, true);
-                }
-            }
+            Mail::TryAgain => self.with_host(index, now, |host, effects| host.try_again(now, effects)),
             Mail::Drain => self.begin_drain(index, now),
             Mail::DrainIsOver => self.drain_is_over(index, now),
+            Mail::ComeUp => (),
         }
     }
 
-    fn unassign(&mut self, index: usize, partition: Partition) {
-        let node = &mut self.nodes[index];
-        node.assigned.remove(&partition);
-        node.has_left = node.assigned.is_empty();
+    fn open(&mut self, index: usize, now: Timestamp, session: SessionId, hello: WorkerHello) {
+        self.trace.note(&[7, index as u64, session.0], || {
+            format!("node {index} opens {session:?}: {hello:?}")
+        });
+        if !self.nodes[index].host.pipeline().is_overtaken(&hello) {
+            self.oracle_hello(index, now, session, &hello);
+        }
+        let is_open = self.with_host(index, now, |host, effects| {
+            host.open(now, session, hello, effects)
+        });
+        if !is_open {
+            self.oracle.session_over(index, session);
+            if let Some(telling) = self.nodes[index].sessions.remove(&session) {
+                self.hang_up(telling.conn);
+            }
+        }
     }
 
     /// No more leases: running tasks may end, then shards are let go.
     fn begin_drain(&mut self, index: usize, now: Timestamp) {
-        self.event(index, now, Event::Pause(true));
-        let node = &mut self.nodes[index];
-        node.is_stopping = true;
-        for telling in node.sessions.values_mut() {
-            telling.batch.push(WorkerEvent::GoAway);
-        }
-        let life = node.life;
+        self.with_host(index, now, |host, effects| host.drain(now, effects));
+        let life = self.nodes[index].life;
         let patience = self.now + self.rng.range(100, 20_000);
         let mail = Mail::DrainIsOver;
         self.queue.push(
@@ -411,28 +390,23 @@ impl World {
     /// Nothing runs any more, or patience is over: what is hosted is let go, then the process ends.
     fn drain_is_over(&mut self, index: usize, now: Timestamp) {
         let node = &mut self.nodes[index];
-        if !node.is_stopping || std::mem::replace(&mut node.drained, true) {
+        if !node.host.is_draining() || std::mem::replace(&mut node.drained, true) {
             return;
         }
-        for partition in node.hosted.keys().copied().collect::<Vec<_>>() {
-            self.unassign(index, partition);
-            self.revoke(index, now, partition);
-        }
+        let all: Vec<Partition> = node.host.hosted().collect();
+        self.with_host(index, now, |host, effects| host.revoke(now, &all, &(), effects));
     }
 
     fn end_drain(&mut self, index: usize) {
         let node = &self.nodes[index];
-        if !node.is_stopping {
-            return;
-        }
         if !node.drained {
-            if node.machine.counts().0.running == 0 {
+            if node.host.is_drained() {
                 let now = node.clock.now(self.now);
                 self.drain_is_over(index, now);
             }
             return;
         }
-        if node.hosted.is_empty() && node.saver.is_idle() {
+        if node.host.hosted().next().is_none() && node.saver.is_idle() {
             let life = node.life;
             self.coverage.hit(Point::RollingRestart);
             self.crash_node(index);
@@ -445,12 +419,12 @@ impl World {
 
     pub(crate) fn event(&mut self, index: usize, now: Timestamp, event: Event) {
         let node = &mut self.nodes[index];
-        node.machine.handle(now, event, &mut node.effects);
+        node.host.event(now, event, &mut node.effects);
     }
 
     /// Does what the machine wants done.
     fn carry_out(&mut self, index: usize) {
-        let mut effects = std::mem::take(&mut self.nodes[index].effects);
+        let mut effects = std::mem::take(&mut self.nodes[index].effects.pipeline);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Tell(session, event) => self.tell(index, session, event),
@@ -475,8 +449,8 @@ impl World {
                 } => self.load_parked(index, partition, page, (after, until, limit)),
             }
         }
-        std::mem::swap(&mut self.nodes[index].effects, &mut effects);
-        self.nodes[index].effects.append(&mut effects);
+        std::mem::swap(&mut self.nodes[index].effects.pipeline, &mut effects);
+        self.nodes[index].effects.pipeline.append(&mut effects);
         self.nodes[index].watched = 0;
     }
 
@@ -501,7 +475,7 @@ impl World {
     /// A worker has said hello on a connection: its session opens, and it is welcomed. `None` if the node takes no sessions.
     pub(crate) fn attach(&mut self, index: usize, conn: ConnId, hello: WorkerHello) -> Option<SessionId> {
         let node = &mut self.nodes[index];
-        if node.is_stopping || node.assigned.is_empty() {
+        if node.host.is_draining() || !node.host.has_assigned() {
             return None;
         }
         let session = SessionId(node.next_session);

@@ -1,6 +1,7 @@
 //! What must hold: the promises of the system, looked after at every step. Each has its file.
 
 mod accounts;
+mod alive;
 mod attempts;
 mod cancelled;
 mod endings;
@@ -26,6 +27,7 @@ use scheduler_core::task::RecordBody;
 use scheduler_core::time::Timestamp;
 
 use self::accounts::Accounts;
+use self::alive::Alive;
 use self::attempts::Attempts;
 use self::cancelled::Cancelled;
 use self::keys::Keys;
@@ -62,6 +64,7 @@ pub(crate) struct Oracle {
     memory: Memory,
     resume: Resume,
     accounts: Accounts,
+    alive: Alive,
     attempts: Attempts,
     cancelled: Cancelled,
     said: Said,
@@ -81,6 +84,7 @@ impl Oracle {
             memory: Memory::new(&plan.policy),
             resume: Resume::new(&plan.policy),
             accounts: Accounts::default(),
+            alive: Alive::default(),
             attempts: Attempts::new(&plan.policy),
             cancelled: Cancelled::default(),
             said: Said::default(),
@@ -149,6 +153,49 @@ impl Oracle {
     pub(crate) fn node_gone(&mut self, node: usize) {
         self.said.node_gone(node);
         self.leases.node_gone(node);
+        self.alive.node_gone(node);
+    }
+
+    /// An owner has taken in records, and all is done that follows at once.
+    pub(crate) fn has_records(&mut self, tenure: Tenure) {
+        let checked = self.alive.has_records(tenure);
+        self.check("alive", checked);
+    }
+
+    /// An owner goes on by what was read from the store after another had claimed the shard, by this epoch. What it finds there may be of tasks
+    /// that it has ended itself.
+    pub(crate) fn goes_on(&mut self, node: usize, partition: Partition, epoch: Epoch) {
+        self.fail(
+            "alive",
+            format!("node {node} hears that {partition:?} is another's by {epoch:?}, and goes on"),
+        );
+    }
+
+    /// A shard that was left alone goes to another node, and so many sessions were told: workers have come for it, and would wait.
+    pub(crate) fn leaves(&mut self, node: usize, partition: Partition, told: usize) {
+        let sessions = self.said.sessions(node).len();
+        if told < sessions {
+            self.fail(
+                "alive",
+                format!("{partition:?} leaves node {node}, and of {sessions} sessions {told} are told"),
+            );
+        }
+    }
+
+    /// Placement hears that a node has let go of a shard.
+    pub(crate) fn placement_is_told(&mut self, node: usize, partition: Partition) {
+        self.alive.is_told(node, partition);
+    }
+
+    /// A node hears that the store has its release of a shard.
+    pub(crate) fn is_released(&mut self, node: usize, partition: Partition, now: u64) {
+        self.alive.released(node, partition, now);
+    }
+
+    /// Placement gives up on a node that was to let go of a shard.
+    pub(crate) fn given_up(&mut self, node: usize, partition: Partition, now: u64) {
+        let checked = self.alive.given_up(node, partition, now);
+        self.check("alive", checked);
     }
 
     pub(crate) fn session_over(&mut self, node: usize, session: SessionId) {
@@ -203,16 +250,17 @@ impl Oracle {
         &mut self,
         store: &Store,
         partition: Partition,
-        from: Offset,
+        reader: Option<(Tenure, Offset)>,
         start: Offset,
-        tenure: Option<Tenure>,
     ) {
         let stored = store.shards.get(&partition).map(|rows| Epoch(rows.epoch));
-        if tenure.map(|tenure| tenure.epoch) == stored {
+        if let Some((tenure, tail)) = reader
+            && Some(tenure.epoch) == stored
+        {
             self.fail(
                 "log",
                 format!(
-                    "the owner of {partition:?} wants to read from {from:?}, and the log begins at {start:?}"
+                    "the owner of {partition:?} has read up to {tail:?}, and the log begins at {start:?}"
                 ),
             );
         }

@@ -76,6 +76,7 @@ impl World {
                 self.give_up_on(member);
             }
             Step::Released(member, partition) => {
+                self.oracle.placement_is_told(member.0, partition);
                 if self.placement.owner(partition) == Some(member) {
                     self.placement.owners.remove(&partition);
                 }
@@ -88,6 +89,7 @@ impl World {
                     return;
                 }
                 self.coverage.hit(Point::RevokeTimeout);
+                self.oracle.given_up(owner.member.0, partition, self.now);
                 self.placement.owners.remove(&partition);
                 self.placement_mail(owner.member, Mail::Lose(vec![partition]));
             }

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) net: NetFaults,
     /// How far a process's clock may be ahead of another's when it starts.
     pub(crate) clock_skew: u64,
+    /// By how much a process may find itself on an earlier clock than the one before it.
+    pub(crate) earlier: u64,
     /// How many milliseconds in a million a clock may be fast or slow.
     pub(crate) clock_drift: u64,
     /// Whether all partitions live together, or each where it falls.
@@ -111,6 +113,10 @@ pub(crate) struct Every {
     pub(crate) growth: u64,
     /// The log loses records that nobody has done with.
     pub(crate) loss: u64,
+    /// What drives a node's machines panics, and begins anew.
+    pub(crate) panic: u64,
+    /// The store cannot save a shard's checkpoints for a while, and says that it never will.
+    pub(crate) damage: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -279,6 +285,7 @@ impl Plan {
                 slow: some(rng, 1, 100),
                 slowest: if strict { 500 } else { rng.skewed(50, 5_000) },
             },
+            earlier: 0,
             clock_skew: if strict { 0 } else { some(rng, 0, 3_000) },
             clock_drift: if strict { 0 } else { some(rng, 0, 20_000) },
             together: rng.chance(500),
@@ -322,6 +329,15 @@ impl Plan {
         if rng.chance(100) {
             self.burst = rng.range(50, 200);
         }
+        if rng.chance(100) {
+            self.every.panic = rng.range(2_000, 40_000);
+        }
+        if rng.chance(80) {
+            self.every.damage = rng.range(3_000, 40_000);
+        }
+        if !self.strict && rng.chance(100) {
+            self.earlier = rng.range(1_000, 20 * 60_000);
+        }
     }
 
     /// What follows from numbers that may have been changed.
@@ -348,6 +364,8 @@ impl Plan {
             // to come back would be over where an owner vanishes.
             policy.timeouts.heartbeat = policy.timeouts.run;
             self.every.node_crash = 0;
+            self.every.panic = 0;
+            self.every.damage = 0;
             self.store.late = 0;
         }
     }

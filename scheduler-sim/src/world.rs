@@ -10,7 +10,7 @@ use scheduler_sdk::session::Located;
 use crate::calls::{LogCall, StoreCall};
 use crate::client::Submission;
 use crate::clock::Clock;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Point};
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::net::{Conn, ConnId, Frame};
@@ -116,6 +116,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) store_away_until: u64,
     pub(crate) store_slow_until: u64,
+    /// Of which shards nothing can be saved, and until when.
+    pub(crate) store_damaged_until: BTreeMap<Partition, u64>,
     pub(crate) policy: Arc<PipelinePolicy>,
     pub(crate) pipeline_is_paused: bool,
     pub(crate) submissions_open: u64,
@@ -167,6 +169,7 @@ impl World {
             store: Store::default(),
             store_away_until: 0,
             store_slow_until: 0,
+            store_damaged_until: BTreeMap::new(),
             pipeline_is_paused: false,
             submissions_open: 0,
             is_healed: false,
@@ -280,7 +283,11 @@ impl World {
     }
 
     pub(crate) fn draw_clock(&mut self) -> Clock {
-        let ahead = BEGINNING + self.rng.range(0, self.plan.clock_skew);
+        let mut ahead = BEGINNING + self.rng.range(0, self.plan.clock_skew);
+        if self.now > 0 && self.plan.earlier > 0 && !self.is_healed && self.rng.chance(300) {
+            self.coverage.hit(Point::EarlierClock);
+            ahead -= self.rng.range(1, self.plan.earlier);
+        }
         let drift = self.plan.clock_drift;
         let pace = 1_000_000 - drift + self.rng.range(0, 2 * drift);
         Clock::new(self.now, ahead, pace)

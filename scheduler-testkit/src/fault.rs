@@ -49,6 +49,8 @@ pub enum Fault {
     DoneUnavailable,
     /// It fails for good: what is stored is damaged.
     Damaged,
+    /// It panics.
+    Panics,
     /// It waits until it is healed, then does what was asked.
     Held,
     /// It does what was asked, and waits until it is healed before it answers: what it says may be old by then.
@@ -128,6 +130,7 @@ impl Faults {
                 Err(E::unavailable(call))
             }
             Some(Fault::Damaged) => Err(E::damaged(call)),
+            Some(Fault::Panics) => panic!("{call} panics because the test says so"),
         }
     }
 }

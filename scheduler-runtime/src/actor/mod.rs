@@ -1,12 +1,12 @@
-//! The actor of a pipeline: the one task that drives its [`PipelineNode`].
+//! The actor of a pipeline: the one task that drives its [`Host`].
 //!
 //! It never waits for anything but its mailbox and its next deadline: what takes time (claims, reads, saves) is done by others, who answer into
 //! the mailbox. So everybody may wait for room in the mailbox without a deadlock.
 //!
 //! | file | idea |
 //! | --- | --- |
-//! | `line.rs` | what is told to a shard by those who work for it |
-//! | `host.rs` | the shards that live here: how they come up, are saved, and let go |
+//! | `line.rs` | the way to a shard for those who work for it |
+//! | `shell.rs`, `trouble.rs` | what the host wants done for the shards that live here |
 //! | `forward.rs` | from the log into a shard |
 //! | `sessions.rs`, `outbox.rs` | from a shard to workers |
 //! | `requests.rs` | what others ask of tasks |
@@ -14,24 +14,27 @@
 //! | `watch.rs` | those who want to know what happens to tasks |
 
 mod forward;
-mod host;
 mod line;
 mod outbox;
 mod record;
 mod requests;
 mod sessions;
+mod shell;
 mod supervise;
+mod trouble;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use scheduler_core::id::{Epoch, Offset, Partition, ShardId, WorkerId};
+use scheduler_core::host::{Effects, Host, HostConfig, Stay, Word};
+pub(crate) use scheduler_core::host::{Mark, ReadAt};
+use scheduler_core::id::{Offset, Partition, ShardId, WorkerId};
 use scheduler_core::key::KeyHash;
-use scheduler_core::pipeline::{Effect, Event, PipelineNode};
+use scheduler_core::pipeline::{Effect, Event};
 use scheduler_core::port::catalog::Pipeline;
 use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{
@@ -39,23 +42,24 @@ use scheduler_core::port::gateway::{
 };
 use scheduler_core::port::log::TaskLog;
 use scheduler_core::port::store::CheckpointStore;
+use scheduler_core::saver::Order;
 use scheduler_core::session::SessionId;
 use scheduler_core::shard::{Account, Answer, Counts, Found, Input, Shard};
 use scheduler_core::time::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::host::{Hosted, Trouble};
-pub(crate) use self::line::{Line, Stay, Word};
+pub(crate) use self::line::Line;
 pub(crate) use self::outbox::{Events, Outbox, Teller};
 use self::record::Recorder;
 use self::sessions::{Polling, Telling};
+use self::shell::{Asker, Crew, Released};
 use self::supervise::{Crashes, Inbox};
 pub(crate) use self::watch::Watched;
 use self::watch::Watchers;
 use crate::clock::Clock;
-use crate::saver::Order;
 
 /// Messages that wait for an actor; more senders wait for room.
 const MAILBOX: usize = 1_024;
@@ -67,19 +71,6 @@ const IDLE_BATCH: usize = 16;
 /// Says when a change is in the store. If it ends without a word, the shard has left this node.
 pub(crate) type Durable = oneshot::Receiver<()>;
 
-/// When something was read from the store, as a shard counts: what was read at an earlier mark may be older than what it has saved since.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Mark(u64);
-
-/// Where what was read from the store belongs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ReadAt {
-    /// The shard's mark before the reading.
-    pub(crate) mark: Mark,
-    /// The shard's epoch after it, as the store has it.
-    pub(crate) epoch: Epoch,
-}
-
 /// What can be said to an actor.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -90,7 +81,7 @@ pub(crate) enum Message {
     /// These are elsewhere already.
     Lose(Vec<Partition>),
     /// For one stay of a shard.
-    Shard(Partition, Stay, Word),
+    Shard(Stay, Word),
     /// Opens a session, whose worker was told this definition.
     Open(SessionId, WorkerHello, Teller, Bytes),
     /// Asks for leases once.
@@ -206,7 +197,7 @@ pub(crate) struct World {
     pub(crate) log: Arc<dyn TaskLog>,
     pub(crate) store: Arc<dyn CheckpointStore>,
     /// Bounded by the number of shards: each has one checkpoint under way at most.
-    pub(crate) saver: mpsc::UnboundedSender<Order>,
+    pub(crate) saver: mpsc::UnboundedSender<Order<Line>>,
     /// Bounds how many shards come up at once.
     pub(crate) activating: Arc<Semaphore>,
     /// Every task of the node.
@@ -224,14 +215,11 @@ pub(crate) struct PipelineActor {
     /// Messages of this turn.
     taken: usize,
     pipeline: Arc<Pipeline>,
-    machine: PipelineNode,
-    /// What placement says is ours.
-    assigned: BTreeSet<Partition>,
-    /// Whether placement has taken away all that it had given.
-    has_left: bool,
-    hosted: BTreeMap<Partition, Hosted>,
-    /// What is wrong with partitions, whether their shards are here or not.
-    troubles: BTreeMap<Partition, Trouble>,
+    host: Host<Asker, Arc<Released>>,
+    /// Those who work for shards.
+    crews: BTreeMap<Partition, Crew>,
+    /// Each truncates a log.
+    truncating: BTreeMap<Partition, AbortHandle>,
     crashes: Crashes,
     recorders: BTreeMap<Partition, Recorder>,
     sessions: BTreeMap<SessionId, Telling>,
@@ -239,12 +227,10 @@ pub(crate) struct PipelineActor {
     told: Vec<SessionId>,
     polls: BTreeMap<SessionId, Polling>,
     watchers: Watchers,
-    draining: bool,
+    /// Who waits until nothing runs here.
     drained: Vec<oneshot::Sender<()>>,
     is_stopped: bool,
-    effects: Vec<Effect>,
-    /// The last mark or stay that was given out.
-    last_mark: u64,
+    effects: Effects<Asker, Arc<Released>>,
 }
 
 impl PipelineActor {
@@ -264,42 +250,37 @@ impl PipelineActor {
         turns: Arc<AtomicU64>,
         pipeline: Arc<Pipeline>,
     ) -> Self {
+        let config = HostConfig {
+            pipeline: pipeline.id,
+            node: world.node,
+            grace: world.grace,
+        };
         Self {
             world,
             mailbox,
             turns,
             taken: 0,
-            machine: PipelineNode::new(Arc::new(pipeline.policy.clone()), pipeline.paused),
+            host: Host::new(config, Arc::new(pipeline.policy.clone()), pipeline.paused),
             pipeline,
-            assigned: BTreeSet::new(),
-            has_left: false,
-            hosted: BTreeMap::new(),
-            troubles: BTreeMap::new(),
+            crews: BTreeMap::new(),
+            truncating: BTreeMap::new(),
             crashes: Crashes::default(),
             recorders: BTreeMap::new(),
             sessions: BTreeMap::new(),
             told: Vec::new(),
             polls: BTreeMap::new(),
             watchers: Watchers::default(),
-            draining: false,
             drained: Vec::new(),
             is_stopped: false,
-            effects: Vec::new(),
-            last_mark: 0,
+            effects: Effects::default(),
         }
     }
 
     /// An actor in place of this one, which has panicked: nothing of it is to be trusted but what it was told.
     fn afresh(self) -> Self {
         let mut other = Self::new(self.world, self.mailbox, self.turns, self.pipeline);
-        other.assigned = self.assigned;
-        other.has_left = self.has_left;
+        other.host = self.host.afresh();
         other.crashes = self.crashes;
-        other.draining = self.draining;
-        // What is still on its way to an earlier stay of a shard is not for a later one.
-        other.last_mark = self.last_mark;
-        let paused = other.pipeline.paused || other.draining;
-        other.event(other.world.clock.now(), Event::Pause(paused));
         other
     }
 
@@ -309,7 +290,7 @@ impl PipelineActor {
         tokio::pin!(timer);
         let mut armed = Some(Timestamp::ZERO);
         while !self.is_stopped {
-            let due = self.machine.next_deadline();
+            let due = self.host.next_deadline();
             if due != armed {
                 if let Some(due) = due {
                     timer.as_mut().reset(self.world.clock.instant(due));
@@ -335,11 +316,12 @@ impl PipelineActor {
             batch.reverse();
             while let Some(message) = batch.pop() {
                 self.take(now, message);
+                self.act(now);
             }
             self.event(now, Event::Tick);
             loop {
-                self.machine.dispatch(now, &mut self.effects);
-                while !self.effects.is_empty() {
+                self.host.dispatch(now, &mut self.effects);
+                while !self.effects.pipeline.is_empty() {
                     self.carry_out(now);
                 }
                 // Whoever does not listen gives back leases, which others may want.
@@ -351,32 +333,22 @@ impl PipelineActor {
                 self.event(now, Event::WatchAll(false));
             }
             self.send_recorded();
-            self.read_on();
+            self.host.read_on(&mut self.effects);
+            self.act(now);
             self.end_drain();
         }
     }
 
     fn take(&mut self, now: Timestamp, message: Message) {
         match message {
-            Message::Shard(partition, stay, word) => self.hear(now, partition, stay, word),
+            Message::Shard(stay, word) => self.hear(now, stay, word),
             Message::Commands(session, commands) => self.event(now, Event::Commands(session, commands)),
-            Message::Assign(partitions) => {
-                self.assigned.extend(&partitions);
-                self.has_left = false;
-                for partition in partitions {
-                    self.assign(partition, false);
-                }
-            }
+            Message::Assign(partitions) => self.host.assign(now, &partitions, &mut self.effects),
             Message::Revoke(partitions, released) => {
-                self.unassign(&partitions);
-                self.revoke(now, partitions, released);
+                let released = Released::new(released);
+                self.host.revoke(now, &partitions, &released, &mut self.effects);
             }
-            Message::Lose(partitions) => {
-                self.unassign(&partitions);
-                for partition in partitions {
-                    self.lose(now, partition);
-                }
-            }
+            Message::Lose(partitions) => self.host.lose(now, &partitions, &mut self.effects),
             Message::Open(session, hello, teller, definition) => {
                 self.open(now, session, hello, teller, &definition);
             }
@@ -392,13 +364,13 @@ impl PipelineActor {
                 let _ = reply.send(offsets.into_iter().map(find).collect());
             }
             Message::FindKeys(partition, keys, reply) => {
-                let shard = self.machine.shard(partition);
+                let shard = self.host.pipeline().shard(partition);
                 let find = |key| shard.and_then(|shard| shard.task_of_key(key));
                 let _ = reply.send(keys.into_iter().map(find).collect());
             }
             Message::List(partition, before, limit, states, reply) => {
                 let wanted = |state| states.is_empty() || states.contains(&state);
-                let shard = self.machine.shard(partition);
+                let shard = self.host.pipeline().shard(partition);
                 let list = shard
                     .map(|shard| shard.list(before, limit, wanted))
                     .unwrap_or_default();
@@ -412,57 +384,43 @@ impl PipelineActor {
                 let _ = reply.send(self.busy());
             }
             Message::Account(reply) => {
-                let accounts = self.machine.shards().map(|shard| {
+                let accounts = self.host.pipeline().shards().map(|shard| {
                     let partition = shard.tenure().shard.partition;
-                    (partition, shard.account(), self.mark_of(partition))
+                    (partition, shard.account(), self.host.mark_of(partition))
                 });
                 let _ = reply.send(accounts.collect());
             }
             Message::Record(partition, limit, send, reply) => {
                 let _ = reply.send(self.record(now, partition, limit, send));
             }
-            Message::ComeBack(partition) => {
-                if self.assigned.contains(&partition) {
-                    self.assign(partition, false);
-                }
-            }
+            Message::ComeBack(partition) => self.host.come_back(now, partition, &mut self.effects),
             Message::Update(pipeline) => self.update(now, pipeline),
             Message::Drain(reply) => {
-                self.draining = true;
                 self.drained.push(reply);
-                self.event(now, Event::Pause(true));
-                self.tell_all(&WorkerEvent::GoAway);
-                // There is nothing to wait for any more; what was answered already may still come back.
-                self.polls
-                    .retain(|_, polling| matches!(polling, Polling::Answered(_)));
+                self.host.drain(now, &mut self.effects);
             }
             Message::Stop => self.is_stopped = true,
         }
     }
 
     fn event(&mut self, now: Timestamp, event: Event) {
-        self.machine.handle(now, event, &mut self.effects);
+        self.host.event(now, event, &mut self.effects);
     }
 
     fn input(&mut self, now: Timestamp, partition: Partition, input: Input) -> Answer {
-        self.machine
-            .handle(now, Event::Shard(partition, input), &mut self.effects)
-    }
-
-    pub(super) fn unassign(&mut self, partitions: &[Partition]) {
-        self.assigned.retain(|partition| !partitions.contains(partition));
-        self.has_left = self.assigned.is_empty();
+        self.host.tell(now, partition, input, &mut self.effects)
     }
 
     fn find(&self, partition: Partition, offset: Offset) -> Found {
-        self.machine
+        self.host
+            .pipeline()
             .shard(partition)
             .map_or(Found::Ahead, |shard| shard.find(offset))
     }
 
-    /// Does what the machine wants done.
+    /// Does what the pipeline wants done.
     fn carry_out(&mut self, now: Timestamp) {
-        let mut effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects.pipeline);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Tell(session, event) => self.tell(session, event),
@@ -473,7 +431,8 @@ impl PipelineActor {
                     self.watchers.changed(self.shard_id(partition), offset, found);
                 }
                 Effect::Save(checkpoint) => {
-                    if let Some(line) = self.line(checkpoint.tenure.shard.partition) {
+                    let stay = self.host.stay_of(checkpoint.tenure.shard.partition);
+                    if let Some(line) = stay.and_then(|stay| self.line(stay)) {
                         // The saver lives as long as the node; what is not saved then is as after a crash.
                         let _ = self.world.saver.send((checkpoint, line));
                     }
@@ -491,12 +450,19 @@ impl PipelineActor {
             }
         }
         // What this has caused comes next; the buffer is kept.
-        std::mem::swap(&mut self.effects, &mut effects);
-        self.effects.append(&mut effects);
+        std::mem::swap(&mut self.effects.pipeline, &mut effects);
+        self.effects.pipeline.append(&mut effects);
+    }
+
+    /// Nobody gets leases any more, and there is nothing to wait for; what was answered already may still come back.
+    fn go_away(&mut self) {
+        self.tell_all(&WorkerEvent::GoAway);
+        self.polls
+            .retain(|_, polling| matches!(polling, Polling::Answered(_)));
     }
 
     fn end_drain(&mut self) {
-        if !self.drained.is_empty() && self.machine.counts().0.running == 0 {
+        if !self.drained.is_empty() && self.host.is_drained() {
             for reply in self.drained.drain(..) {
                 let _ = reply.send(());
             }
@@ -509,10 +475,5 @@ impl PipelineActor {
 
     fn next_turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn next_mark(&mut self) -> u64 {
-        self.last_mark += 1;
-        self.last_mark
     }
 }

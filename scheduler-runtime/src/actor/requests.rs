@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use scheduler_core::id::{Partition, WorkerId};
+use scheduler_core::id::{Offset, Partition, WorkerId};
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::catalog::Pipeline;
 use scheduler_core::port::gateway::{HeldLease, Report, WorkerEvent};
@@ -11,7 +11,8 @@ use scheduler_core::shard::{Answer, Input};
 use scheduler_core::time::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Changed, Durable, PipelineActor, ReadAt, Status};
+use super::shell::Asker;
+use super::{Changed, Durable, PipelineActor, ReadAt, Status, trouble};
 
 impl PipelineActor {
     pub(super) fn change(
@@ -22,36 +23,28 @@ impl PipelineActor {
         read_at: Option<ReadAt>,
         reply: oneshot::Sender<Changed>,
     ) {
-        let epoch = self.machine.shard(partition).map(|shard| shard.tenure().epoch);
-        if let (Some(epoch), Some(read_at)) = (epoch, read_at)
-            && read_at.epoch > epoch
-        {
-            self.fenced(now, partition, read_at.epoch);
-        }
-        let mark = self.mark_of(partition);
-        let is_fresh = read_at.is_none_or(|read_at| read_at.mark == mark);
-        let answers = is_fresh.then(|| {
-            let handle = |input| {
-                let fetched = match &input {
-                    Input::Fetch(task) => Some(task.offset),
-                    _ => None,
-                };
-                let answer = self.input(now, partition, input);
-                if let Some(offset) = fetched {
-                    self.watch_again(now, (partition, offset));
-                }
-                answer
-            };
-            inputs.into_iter().map(handle).collect::<Vec<_>>()
+        let fetched = inputs.iter().filter_map(|input| match input {
+            Input::Fetch(task) => Some(task.offset),
+            _ => None,
         });
-        let durable = answers
+        let fetched: Vec<Offset> = fetched.collect();
+        let (asker, durable) = Asker::new();
+        let changed = self
+            .host
+            .change(now, partition, inputs, read_at, |_| asker, &mut self.effects);
+        let answers = changed.answers;
+        if answers.is_some() {
+            for offset in fetched {
+                self.watch_again(now, (partition, offset));
+            }
+        }
+        let is_done = answers
             .as_ref()
-            .filter(|answers| answers.contains(&Answer::Done))
-            .and_then(|_| self.durable(now, partition));
+            .is_some_and(|answers| answers.contains(&Answer::Done));
         let _ = reply.send(Changed {
             answers,
-            mark,
-            durable,
+            mark: changed.mark,
+            durable: is_done.then_some(durable),
         });
     }
 
@@ -111,23 +104,20 @@ impl PipelineActor {
             self.tell_all(&WorkerEvent::Definition(pipeline.definition.clone()));
         }
         if pipeline.policy != self.pipeline.policy {
-            self.event(now, Event::Policy(Arc::new(pipeline.policy.clone())));
+            let policy = Arc::new(pipeline.policy.clone());
+            self.host.set_policy(now, policy, &mut self.effects);
         }
-        self.event(now, Event::Pause(pipeline.paused || self.draining));
         for partition in self.pipeline.partitions..pipeline.partitions {
             self.event(now, Event::Grow(Partition(partition)));
         }
-        let is_resumed = self.pipeline.paused && !pipeline.paused;
+        self.host.pause(now, pipeline.paused, &mut self.effects);
         self.pipeline = pipeline;
-        if is_resumed && !self.draining {
-            self.try_again();
-        }
     }
 
     pub(super) fn status(&self) -> Status {
-        let (counts, sessions) = self.machine.counts();
-        let tails = self
-            .machine
+        let pipeline = self.host.pipeline();
+        let (counts, sessions) = pipeline.counts();
+        let tails = pipeline
             .shards()
             .map(|shard| (shard.tenure().shard.partition, shard.tail()));
         Status {
@@ -138,7 +128,11 @@ impl PipelineActor {
                 .crashes
                 .problem(self.world.clock.now())
                 .into_iter()
-                .chain(self.troubles.values().map(|trouble| trouble.problem.clone()))
+                .chain(
+                    self.host
+                        .troubles()
+                        .map(|(shard, found)| trouble::text(shard, found)),
+                )
                 .collect(),
             turn: (self.taken == 1).then(|| self.turns.load(Ordering::Relaxed)),
         }

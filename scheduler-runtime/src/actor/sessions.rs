@@ -18,8 +18,6 @@ use super::outbox::Teller;
 
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
-/// Returns leases that nobody has. It is no worker's report, which would count as one of its session.
-const NOBODY: WorkerId = WorkerId(0);
 
 /// A session's transport, and what it is told at the end of this turn.
 #[derive(Debug)]
@@ -49,41 +47,35 @@ impl PipelineActor {
         teller: Teller,
         definition: &Bytes,
     ) {
-        if self.has_left && self.hosted.is_empty() {
-            // Its last shard has left since the session was asked for, and nobody would tell the worker: the session ends with its teller, so that
-            // the worker looks for an owner.
+        let worker = hello.worker;
+        let name = if hello.name.len() <= LONGEST_NAME {
+            hello.name.as_str().into()
+        } else {
+            Box::default()
+        };
+        if !self.host.open(now, session, hello, &mut self.effects) {
+            // The session ends with its teller.
             return;
         }
         let mut batch = Vec::new();
         // The pipeline may have changed since the session was asked for.
         if self.pipeline.definition != *definition {
             batch.push(WorkerEvent::Definition(self.pipeline.definition.clone()));
-        }
-        if self.draining {
-            batch.push(WorkerEvent::GoAway);
-        }
-        if !batch.is_empty() {
             self.told.push(session);
         }
-        let name = if hello.name.len() <= LONGEST_NAME {
-            hello.name.as_str().into()
-        } else {
-            Box::default()
-        };
         let telling = Telling {
-            worker: hello.worker,
+            worker,
             name,
             teller,
             batch,
         };
         self.sessions.insert(session, telling);
-        self.event(now, Event::Open(session, hello));
     }
 
     /// Workers with sessions that have tasks, by name.
     pub(super) fn busy(&self) -> Vec<BusyWorker> {
         let mut held = BTreeMap::<WorkerId, u64>::new();
-        for (worker, leases) in self.machine.shards().flat_map(Shard::holders) {
+        for (worker, leases) in self.host.pipeline().shards().flat_map(Shard::holders) {
             *held.entry(worker).or_default() += u64::from(leases);
         }
         let mut busy = BTreeMap::<&str, u64>::new();
@@ -109,18 +101,10 @@ impl PipelineActor {
         limit: u32,
         reply: oneshot::Sender<Vec<Lease>>,
     ) {
-        if self.draining || reply.is_closed() {
-            return;
+        // Whoever is refused is told so by the end of the channel.
+        if !reply.is_closed() && self.host.poll(now, session, worker, limit, &mut self.effects) {
+            self.polls.insert(session, Polling::Waiting(reply));
         }
-        self.polls.insert(session, Polling::Waiting(reply));
-        self.event(
-            now,
-            Event::Poll {
-                session,
-                worker,
-                limit,
-            },
-        );
     }
 
     /// A transport has let go of a session or poll; `complete` if it has got what a poll asked for.
@@ -206,8 +190,8 @@ impl PipelineActor {
             token,
         } in leases
         {
-            self.machine
-                .give_back(now, partition, NOBODY, offset, token, &mut self.effects);
+            self.host
+                .give_back(now, partition, offset, token, &mut self.effects);
         }
     }
 }

@@ -80,9 +80,9 @@ impl PipelineActor {
             if self.lie_low(&mut inbox, Instant::now() + pause).await {
                 return;
             }
-            for partition in self.assigned.clone() {
-                self.assign(partition, false);
-            }
+            let now = self.world.clock.now();
+            self.host.come_up(now, &mut self.effects);
+            self.act(now);
         }
     }
 
@@ -92,16 +92,14 @@ impl PipelineActor {
             let now = self.world.clock.now();
             while let Some(message) = inbox.batch.pop() {
                 match message {
-                    Message::Assign(partitions) => {
-                        self.assigned.extend(partitions);
-                        self.has_left = false;
-                    }
+                    Message::Assign(partitions) => self.host.note_assigned(&partitions),
                     // Nothing of them is here; whoever asks is answered by that.
                     Message::Revoke(partitions, _) | Message::Lose(partitions) => {
-                        self.unassign(&partitions);
+                        self.host.note_unassigned(&partitions);
                     }
                     Message::Update(_) | Message::Status(_) | Message::Drain(_) | Message::Stop => {
                         self.take(now, message);
+                        self.act(now);
                     }
                     // Whoever waits for an answer is told that nobody is here.
                     _ => (),

@@ -134,7 +134,7 @@ impl PipelineActor {
         if self.watchers.awaited.is_empty() {
             return;
         }
-        let Some(tail) = self.machine.shard(partition).map(Shard::tail) else {
+        let Some(tail) = self.host.pipeline().shard(partition).map(Shard::tail) else {
             return;
         };
         let arrived = (partition, Offset::ZERO)..(partition, tail);

@@ -143,15 +143,17 @@ async fn a_state_that_cannot_be_read_is_shown_and_other_pipelines_live_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_time_does_not_heal_stops_the_shard_and_is_shown() {
-    for call in ["claim", "keys", "bounds", "save"] {
+async fn what_fails_for_good_stops_the_shard_and_is_shown_until_somebody_tries_again() {
+    let damaged = ["claim", "keys", "bounds", "save"].map(|call| (call, Fault::Damaged));
+    let panics = ["claim", "read", "parked"].map(|call| (call, Fault::Panics));
+    for (call, fault) in damaged.into_iter().chain(panics) {
         let world = World::default();
         let node = world.start().await;
         let path = create(&node, "p").await;
         let ids = soon(node.submit(&path, tasks(1))).await.unwrap();
         soon(node.shutdown()).await;
         let before = world.faults.calls(call);
-        world.faults.set(call, Fault::Damaged);
+        world.faults.set(call, fault);
         let node = world.start().await;
         soon(world.faults.called(call, before + 1)).await;
         world.faults.heal(call);

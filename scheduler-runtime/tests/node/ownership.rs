@@ -96,7 +96,7 @@ struct Bomb(Arc<AtomicU32>);
 
 impl tracing::Subscriber for Bomb {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("scheduler_runtime::actor::host")
+        metadata.target().starts_with("scheduler_runtime::actor::shell")
     }
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         tracing::span::Id::from_u64(1)

@@ -5,7 +5,7 @@ use scheduler_core::outcome::AttemptOutcome;
 use scheduler_core::pipeline::Event;
 use scheduler_core::port::gateway::{HeldLease, Lease};
 use scheduler_core::session::SessionId;
-use scheduler_core::shard::{Answer, Input, Shard};
+use scheduler_core::shard::{Answer, Input};
 use scheduler_core::time::Timestamp;
 
 use super::Mail;
@@ -16,8 +16,6 @@ use crate::world::{Happening, World};
 
 /// How long a poll waits for tasks.
 const PATIENCE: u64 = 1_000;
-/// Returns leases that nobody has. It is no worker's report, which would count as one of its session.
-const NOBODY: WorkerId = WorkerId(0);
 
 /// Who has called.
 #[derive(Clone, Copy, Debug)]
@@ -32,32 +30,20 @@ pub(crate) struct PollCall {
 impl World {
     pub(super) fn poll(&mut self, index: usize, now: Timestamp, call: PollCall, limit: u32) {
         let node = &mut self.nodes[index];
-        if node.is_stopping || node.hosted.is_empty() {
+        if node.host.hosted().next().is_none() {
             return;
         }
         let session = SessionId(node.next_session);
         node.next_session += 1;
+        if !node
+            .host
+            .poll(now, session, call.worker, limit, &mut node.effects)
+        {
+            return;
+        }
         node.polls.insert(session, call);
-        let life = node.life;
         let over = self.now + PATIENCE;
-        self.queue.push(
-            over,
-            Happening::Mail {
-                node: index,
-                life,
-                mail: Mail::PollOver(session),
-            },
-        );
-        let worker = call.worker;
-        self.event(
-            index,
-            now,
-            Event::Poll {
-                session,
-                worker,
-                limit,
-            },
-        );
+        self.mail_at(index, over, Mail::PollOver(session));
     }
 
     /// Nothing has come for a poll.
@@ -85,8 +71,8 @@ impl World {
             {
                 self.oracle.polled_back(partition, offset, token);
                 let node = &mut self.nodes[index];
-                node.machine
-                    .give_back(now, partition, NOBODY, offset, token, &mut node.effects);
+                node.host
+                    .give_back(now, partition, offset, token, &mut node.effects);
             }
             return;
         }
@@ -128,11 +114,10 @@ impl World {
             return self.coverage.hit(Point::PollElsewhere);
         }
         let is_promise = is_success && answer == Answer::Done;
-        let shard = self.nodes[index].machine.shard(partition);
-        if shard.is_some_and(Shard::is_saved) {
-            return self.polled_report_is_saved(call, lease, is_promise);
-        }
-        self.durable(index, now, partition, Waiter::Report(call, lease, is_promise));
+        let waiter = Waiter::Report(call, lease, is_promise);
+        self.with_host(index, now, |host, effects| {
+            host.when_saved(now, partition, waiter, effects)
+        });
     }
 
     /// The report is in a checkpoint that is saved.

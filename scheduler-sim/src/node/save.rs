@@ -3,73 +3,49 @@
 use std::sync::Arc;
 
 use scheduler_core::checkpoint::Checkpoint;
+use scheduler_core::host::{Stay, Word};
 use scheduler_core::id::{Epoch, Partition};
-use scheduler_core::pipeline::Event;
 use scheduler_core::port::store::Saved;
-use scheduler_core::shard::Input;
-use scheduler_core::time::Timestamp;
+use scheduler_core::retry::Backoff;
+use scheduler_core::time::{Timestamp, millis};
 
 use super::Mail;
 use crate::calls::{StoreAnswer, StoreCall, StoreOp};
 use crate::coverage::Point;
-use crate::world::{Happening, World};
-
-const FIRST_PAUSE: u64 = 50;
-const LONGEST_PAUSE: u64 = 5_000;
-
-/// Checkpoints that wait, and whether a transaction is under way.
-#[derive(Debug, Default)]
-pub(crate) struct Saver {
-    orders: Vec<(Arc<Checkpoint>, u64)>,
-    is_busy: bool,
-}
-
-impl Saver {
-    pub(super) fn is_idle(&self) -> bool {
-        self.orders.is_empty() && !self.is_busy
-    }
-}
+use crate::world::World;
 
 impl World {
     pub(super) fn order_save(&mut self, index: usize, checkpoint: Arc<Checkpoint>) {
-        let partition = checkpoint.tenure.shard.partition;
-        let Some(hosted) = self.nodes[index].hosted.get(&partition) else {
-            return;
-        };
-        let stay = hosted.stay;
-        self.nodes[index].saver.orders.push((checkpoint, stay));
-        self.save_next(index);
+        let node = &mut self.nodes[index];
+        if let Some(stay) = node.host.stay_of(checkpoint.tenure.shard.partition) {
+            node.saver.order((checkpoint, stay));
+            self.save_next(index);
+        }
     }
 
     fn save_next(&mut self, index: usize) {
-        let saver = &mut self.nodes[index].saver;
-        if saver.is_busy || saver.orders.is_empty() {
-            return;
+        if let Some(orders) = self.nodes[index].saver.begin() {
+            self.new_store_call(index, StoreOp::Save(orders));
         }
-        saver.is_busy = true;
-        let orders = std::mem::take(&mut saver.orders);
-        self.new_store_call(index, 0, StoreOp::Save(orders));
     }
 
-    pub(super) fn new_store_call(&mut self, index: usize, stay: u64, op: StoreOp) {
+    pub(super) fn new_store_call(&mut self, index: usize, op: StoreOp) {
         self.call_store(StoreCall {
             node: index,
             life: self.nodes[index].life,
-            stay,
-            pause: FIRST_PAUSE,
+            backoff: Backoff::default(),
             is_late: false,
             op,
         });
     }
 
     /// Whether the store knows a later epoch of a shard than that of the shard here.
-    fn is_over(&self, index: usize, partition: Partition, stored: Epoch) -> bool {
-        let shard = self.nodes[index].machine.shard(partition);
+    pub(super) fn is_over(&self, index: usize, partition: Partition, stored: Epoch) -> bool {
+        let shard = self.nodes[index].host.pipeline().shard(partition);
         shard.is_some_and(|shard| shard.tenure().epoch < stored)
     }
 
     /// Takes the store's answer.
-    #[expect(clippy::too_many_lines, reason = "one arm for each kind of call")]
     pub(super) fn stored(
         &mut self,
         index: usize,
@@ -82,64 +58,63 @@ impl World {
                 // Whoever asked is told that the store is away.
                 return;
             }
-            let pause = call.pause;
-            call.pause = (pause * 2).min(LONGEST_PAUSE);
-            let (life, mail) = (call.life, Mail::Again(call));
-            let at = self.now + pause;
-            return self.queue.push(
-                at,
-                Happening::Mail {
-                    node: index,
-                    life,
-                    mail,
-                },
-            );
+            let at = self.now + millis(call.backoff.pause());
+            return self.mail_at(index, at, Mail::Again(call));
         };
         match (call.op, answer) {
-            (StoreOp::Claim(partition, _), StoreAnswer::Claimed(claimed)) => {
-                if self.stays(index, partition, call.stay) {
-                    self.claimed(index, partition, claimed);
-                }
+            (StoreOp::Claim(stay, _), StoreAnswer::Claimed(claimed)) => {
+                self.claimed(index, now, stay, claimed);
             }
-            (StoreOp::Keys(partition, bounds), StoreAnswer::Keys(keys)) => {
-                if self.stays(index, partition, call.stay) {
-                    self.measured(index, now, partition, bounds, keys);
-                }
+            (StoreOp::Keys(stay, bounds), StoreAnswer::Keys(keys)) => {
+                self.measured(index, now, stay, bounds, keys);
             }
-            (StoreOp::Save(checkpoints), StoreAnswer::Saved(answers)) => {
-                for ((checkpoint, stay), saved) in checkpoints.into_iter().zip(answers) {
-                    let partition = checkpoint.tenure.shard.partition;
+            (StoreOp::Save(orders), StoreAnswer::Saved(answers)) => {
+                for ((checkpoint, stay), saved) in orders.into_iter().zip(answers) {
                     let id = checkpoint.id;
                     drop(checkpoint);
-                    if !self.stays(index, partition, stay) {
-                        continue;
-                    }
                     match saved {
-                        Saved::Done => self.saved(index, now, partition, id),
-                        Saved::Fenced { .. } => self.fenced(index, now, partition),
+                        Saved::Done => {
+                            self.tell_stay(index, now, stay, Word::Saved(id));
+                        }
+                        Saved::Fenced { stored } => {
+                            if self.tell_stay(index, now, stay, Word::Fenced(stored)) {
+                                self.coverage.hit(Point::ZombieFenced);
+                            }
+                        }
                     }
                 }
-                self.nodes[index].saver.is_busy = false;
+                self.nodes[index].saver.done();
                 self.save_next(index);
             }
-            (StoreOp::Release(tenure, is_revoked), StoreAnswer::Done) => {
-                if is_revoked {
-                    self.released(index, tenure.shard.partition);
+            (StoreOp::Save(orders), StoreAnswer::Damaged) => {
+                if let Some((checkpoint, stay)) = self.nodes[index].saver.failed(orders) {
+                    drop(checkpoint);
+                    let problem = "its rows are damaged".to_owned();
+                    if self.tell_stay(index, now, stay, Word::Broken(problem)) {
+                        self.coverage.hit(Point::Damaged);
+                    }
+                } else {
+                    self.coverage.hit(Point::SavedApart);
+                }
+                self.save_next(index);
+            }
+            (StoreOp::Release(tenure, is_awaited), StoreAnswer::Done) => {
+                let partition = tenure.shard.partition;
+                self.oracle.is_released(index, partition, self.now);
+                if is_awaited {
+                    self.released(index, partition);
                 }
             }
             (
                 StoreOp::Page {
-                    partition,
-                    number,
-                    after,
-                    ..
+                    stay, number, after, ..
                 },
                 StoreAnswer::Rows(rows),
             ) => {
                 let rows = Arc::new(rows);
                 let last = rows.last().map(|task| (task.wake_at, task.offset)).or(after);
                 let op = StoreOp::Next {
-                    partition,
+                    stay,
                     number,
                     last,
                     page: rows,
@@ -147,54 +122,56 @@ impl World {
                 self.call_store(StoreCall {
                     node: index,
                     life: call.life,
-                    stay: call.stay,
-                    pause: call.pause,
+                    backoff: call.backoff,
                     is_late: false,
                     op,
                 });
             }
             (
                 StoreOp::Next {
-                    partition,
-                    number,
-                    page,
-                    ..
+                    stay, number, page, ..
                 },
                 StoreAnswer::Next(next, epoch),
             ) => {
-                if !self.stays(index, partition, call.stay) {
-                    return;
-                }
-                if self.is_over(index, partition, epoch) {
-                    self.coverage.hit(Point::RowsOfAnother);
-                    return self.fenced(index, now, partition);
-                }
                 let next_wake = next.first().map_or(Timestamp::MAX, |task| task.wake_at);
-                let tasks = Arc::unwrap_or_clone(page);
-                if let Some(hosted) = self.nodes[index].hosted.get_mut(&partition) {
-                    if hosted.inherited_until.is_none_or(|until| next_wake > until) {
-                        hosted.recovered = true;
-                    } else {
-                        self.coverage.hit(Point::NextPage);
-                    }
-                }
-                let input = Input::Unpark {
+                let is_over = self.page_is_read(index, stay, next_wake, epoch);
+                let word = Word::Unpark {
                     page: number,
-                    tasks,
+                    tasks: Arc::unwrap_or_clone(page),
                     next_wake,
+                    epoch,
                 };
-                self.event(index, now, Event::Shard(partition, input));
+                self.tell_stay(index, now, stay, word);
+                if is_over && self.nodes[index].host.is_here(stay) {
+                    self.oracle.goes_on(index, stay.partition, epoch);
+                }
             }
-            (StoreOp::Row(request), StoreAnswer::Row(_, epoch))
-            | (StoreOp::Dead(request), StoreAnswer::Dead(_, epoch))
-                if self.is_over(index, request.partition, epoch) =>
-            {
-                self.coverage.hit(Point::RowsOfAnother);
-                self.fenced(index, now, request.partition);
+            (StoreOp::Row(request), StoreAnswer::Row(row, epoch)) => {
+                self.row_read(index, &request, row, epoch);
             }
-            (StoreOp::Row(request), StoreAnswer::Row(row, _)) => self.row_read(index, &request, row),
-            (StoreOp::Dead(request), StoreAnswer::Dead(row, _)) => self.dead_read(index, &request, row),
+            (StoreOp::Dead(request), StoreAnswer::Dead(row, epoch)) => {
+                self.dead_read(index, &request, row, epoch);
+            }
             (op, answer) => unreachable!("{answer:?} is no answer to {op:?}"),
         }
+    }
+
+    /// Takes note of how much of what the last owner had in memory is loaded. Answers whether the rows are another owner's by now.
+    fn page_is_read(&mut self, index: usize, stay: Stay, next_wake: Timestamp, epoch: Epoch) -> bool {
+        if !self.nodes[index].host.is_here(stay) {
+            return false;
+        }
+        if self.is_over(index, stay.partition, epoch) {
+            self.coverage.hit(Point::RowsOfAnother);
+            return true;
+        }
+        if let Some(seen) = self.nodes[index].seen.get_mut(&stay.partition) {
+            if seen.inherited_until.is_none_or(|until| next_wake > until) {
+                seen.recovered = true;
+            } else {
+                self.coverage.hit(Point::NextPage);
+            }
+        }
+        false
     }
 }

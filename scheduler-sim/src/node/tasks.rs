@@ -1,8 +1,8 @@
 //! Requests that change a task. The runtime's `api/tasks.rs`, each await a step.
 
-use scheduler_core::id::{Offset, Partition};
+use scheduler_core::host::{Mark, ReadAt};
+use scheduler_core::id::{Epoch, Offset, Partition};
 use scheduler_core::outcome::{DeadReason, DeadTask, ParkedTask};
-use scheduler_core::pipeline::Event;
 use scheduler_core::shard::{Answer, Input};
 use scheduler_core::time::Timestamp;
 
@@ -10,7 +10,7 @@ use super::Mail;
 use super::host::Waiter;
 use crate::calls::StoreOp;
 use crate::coverage::Point;
-use crate::world::{Happening, World};
+use crate::world::World;
 
 /// What somebody wants of a task.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,11 +34,11 @@ pub(crate) enum Stage {
     /// The shard is told.
     First,
     /// The store is read, when the shard's mark was this; for the so manieth time.
-    Read(u64, u32),
+    Read(Mark, u32),
     /// What was read then is handed in.
-    Parked(ParkedTask, u64, u32),
+    Parked(ParkedTask, ReadAt, u32),
     /// What was read then is handed in.
-    Dead(DeadTask, u64, u32),
+    Dead(DeadTask, ReadAt, u32),
     /// The change is saved.
     Done,
 }
@@ -66,125 +66,120 @@ impl Request {
 impl World {
     pub(super) fn change(&mut self, index: usize, now: Timestamp, mut request: Request) {
         let (partition, offset) = (request.partition, request.offset);
-        let mark = self.nodes[index]
-            .hosted
-            .get(&partition)
-            .map_or(0, |hosted| hosted.mark);
-        self.trace.note(&[14, partition.0.into(), offset.0, mark], || {
+        self.trace.note(&[14, partition.0.into(), offset.0], || {
             format!(
                 "node {index} is to {:?} {partition:?} {offset:?}: {:?}",
                 request.change, request.stage
             )
         });
-        match std::mem::replace(&mut request.stage, Stage::Done) {
-            Stage::First if request.change == Change::Redrive => self.read_row(index, &request, mark, 1),
-            Stage::First => {
-                let answer = self.tell_shard(index, now, partition, request.input());
-                match answer {
-                    Answer::Done => self.change_is_made(index, now, request),
-                    Answer::Elsewhere => self.read_row(index, &request, mark, 1),
-                    Answer::Late | Answer::Full => (),
-                }
+        let (inputs, read_at, reads) = match std::mem::replace(&mut request.stage, Stage::Done) {
+            Stage::First if request.change == Change::Redrive => {
+                let mark = self.nodes[index].host.mark_of(partition);
+                return self.read_row(index, &request, mark, 1);
             }
-            Stage::Parked(_, read_at, reads) | Stage::Dead(_, read_at, reads) if read_at != mark => {
+            Stage::First => (vec![request.input()], None, 0),
+            Stage::Parked(row, read_at, reads) => {
+                (vec![Input::Fetch(row), request.input()], Some(read_at), reads)
+            }
+            Stage::Dead(row, read_at, reads) => (vec![Input::Revive(row)], Some(read_at), reads),
+            Stage::Read(..) | Stage::Done => return,
+        };
+        let successor = read_at.map(|read_at| read_at.epoch);
+        let successor = successor.filter(|epoch| self.is_over(index, partition, *epoch));
+        let node = &mut self.nodes[index];
+        let shard = node.host.pipeline().shard(partition);
+        let epoch = shard.map(|shard| shard.tenure().epoch).unwrap_or_default();
+        let waiter = |answers: &[Answer]| match answers.last() {
+            Some(Answer::Done) => Waiter::Change(request.clone(), epoch),
+            _ => Waiter::Nobody,
+        };
+        let changed = node
+            .host
+            .change(now, partition, inputs, read_at, waiter, &mut node.effects);
+        if let Some(epoch) = successor {
+            self.coverage.hit(Point::RowsOfAnother);
+            if changed.answers.is_some() {
+                self.oracle.goes_on(index, partition, epoch);
+            }
+        }
+        match (changed.answers.as_deref(), read_at) {
+            (Some([Answer::Elsewhere]), None) => self.read_row(index, &request, changed.mark, 1),
+            (Some(answers), _) => self.is_changed(&request, epoch, answers),
+            (None, _) => {
                 self.coverage.hit(Point::FetchAgain);
                 if reads < MOST_READS {
-                    self.read_row(index, &request, mark, reads + 1);
+                    self.read_row(index, &request, changed.mark, reads + 1);
                 }
             }
-            Stage::Parked(row, ..) => {
-                let fetched = self.tell_shard(index, now, partition, Input::Fetch(row));
-                match fetched {
-                    Answer::Done => self.coverage.hit(Point::Fetched),
-                    Answer::Full => self.coverage.hit(Point::WindowFull),
-                    Answer::Late | Answer::Elsewhere => (),
-                }
-                let changed = self.tell_shard(index, now, partition, request.input());
-                if changed == Answer::Done {
-                    self.change_is_made(index, now, request);
-                } else if fetched == Answer::Done {
-                    self.event(index, now, Event::Shard(partition, Input::Flush));
-                }
-            }
-            Stage::Dead(row, ..) => match self.tell_shard(index, now, partition, Input::Revive(row)) {
-                Answer::Done => {
-                    self.coverage.hit(Point::Revived);
-                    self.oracle.revived(partition, offset);
-                    self.durable(index, now, partition, Waiter::Change(request));
-                }
+        }
+        self.obey(index, now);
+    }
+
+    /// Takes note of what came of a change.
+    fn is_changed(&mut self, request: &Request, epoch: Epoch, answers: &[Answer]) {
+        let (partition, offset) = (request.partition, request.offset);
+        if let [fetched, _] = answers {
+            match fetched {
+                Answer::Done => self.coverage.hit(Point::Fetched),
                 Answer::Full => self.coverage.hit(Point::WindowFull),
                 Answer::Late | Answer::Elsewhere => (),
-            },
-            Stage::Read(..) | Stage::Done => (),
+            }
+        }
+        match (request.change, answers.last()) {
+            (Change::Cancel, Some(Answer::Done)) => self.oracle.cancel_is_told(partition, offset, epoch),
+            (Change::Hasten, Some(Answer::Done)) => self.coverage.hit(Point::Hastened),
+            (Change::Redrive, Some(Answer::Done)) => {
+                self.coverage.hit(Point::Revived);
+                self.oracle.revived(partition, offset);
+            }
+            (Change::Redrive, Some(Answer::Full)) => self.coverage.hit(Point::WindowFull),
+            _ => (),
         }
     }
 
-    /// The shard has done as somebody wanted, who is told when that is saved.
-    fn change_is_made(&mut self, index: usize, now: Timestamp, request: Request) {
-        let (partition, offset) = (request.partition, request.offset);
-        let Some(shard) = self.nodes[index].machine.shard(partition) else {
-            return;
-        };
-        match request.change {
-            Change::Cancel => self
-                .oracle
-                .cancel_is_told(partition, offset, shard.tenure().epoch),
-            Change::Hasten => self.coverage.hit(Point::Hastened),
-            Change::Redrive => (),
-        }
-        if shard.is_saved() {
-            return self.change_is_saved(index, &request);
-        }
-        self.durable(index, now, partition, Waiter::Change(request));
-    }
-
-    pub(super) fn change_is_saved(&mut self, index: usize, request: &Request) {
-        let shard = self.nodes[index].machine.shard(request.partition);
-        if request.change == Change::Cancel
-            && let Some(shard) = shard
-        {
-            let epoch = shard.tenure().epoch;
+    /// The store has what the shard has done as somebody wanted, in this epoch.
+    pub(super) fn change_is_saved(&mut self, request: &Request, epoch: Epoch) {
+        if request.change == Change::Cancel {
             self.oracle
                 .cancel_is_saved(request.partition, request.offset, epoch);
         }
     }
 
-    fn read_row(&mut self, index: usize, request: &Request, mark: u64, reads: u32) {
+    fn read_row(&mut self, index: usize, request: &Request, mark: Mark, reads: u32) {
         let request = request.at(Stage::Read(mark, reads));
         let op = if request.change == Change::Redrive {
             StoreOp::Dead(request)
         } else {
             StoreOp::Row(request)
         };
-        self.new_store_call(index, 0, op);
+        self.new_store_call(index, op);
     }
 
-    pub(super) fn row_read(&mut self, index: usize, request: &Request, row: Option<ParkedTask>) {
+    pub(super) fn row_read(
+        &mut self,
+        index: usize,
+        request: &Request,
+        row: Option<ParkedTask>,
+        epoch: Epoch,
+    ) {
         if let (Some(row), Stage::Read(mark, reads)) = (row, &request.stage) {
-            self.change_later(index, request.at(Stage::Parked(row, *mark, *reads)));
+            let read_at = ReadAt { mark: *mark, epoch };
+            self.change_later(index, request.at(Stage::Parked(row, read_at, *reads)));
         }
     }
 
-    pub(super) fn dead_read(&mut self, index: usize, request: &Request, row: Option<DeadTask>) {
+    pub(super) fn dead_read(&mut self, index: usize, request: &Request, row: Option<DeadTask>, epoch: Epoch) {
         let row = row.filter(|row| row.reason != DeadReason::Undecodable);
         if let (Some(row), Stage::Read(mark, reads)) = (row, &request.stage) {
-            self.change_later(index, request.at(Stage::Dead(row, *mark, *reads)));
+            let read_at = ReadAt { mark: *mark, epoch };
+            self.change_later(index, request.at(Stage::Dead(row, read_at, *reads)));
         }
     }
 
     /// The request's next word to the mailbox.
     fn change_later(&mut self, index: usize, request: Request) {
-        let life = self.nodes[index].life;
         let at = self.now + self.rng.range(0, 2);
-        let mail = Mail::Change(request);
-        self.queue.push(
-            at,
-            Happening::Mail {
-                node: index,
-                life,
-                mail,
-            },
-        );
+        self.mail_at(index, at, Mail::Change(request));
     }
 
     pub(super) fn tell_shard(
@@ -195,7 +190,6 @@ impl World {
         input: Input,
     ) -> Answer {
         let node = &mut self.nodes[index];
-        node.machine
-            .handle(now, Event::Shard(partition, input), &mut node.effects)
+        node.host.tell(now, partition, input, &mut node.effects)
     }
 }

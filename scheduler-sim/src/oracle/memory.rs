@@ -2,10 +2,9 @@
 //!
 //! A read of the log that waits for records may have been given room that parked tasks have taken since: so by the window and one read.
 
+use scheduler_core::host::MOST_RECORDS;
 use scheduler_core::policy::PipelinePolicy;
 use scheduler_core::shard::Shard;
-
-use crate::node::MOST_RECORDS;
 
 #[derive(Debug)]
 pub(super) struct Memory {

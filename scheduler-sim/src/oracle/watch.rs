@@ -9,7 +9,7 @@ use scheduler_core::pipeline::Effect;
 use scheduler_core::port::gateway::{HeldLease, Lease, WorkerCommand, WorkerEvent, WorkerHello};
 use scheduler_core::port::store::PreviousOwner;
 use scheduler_core::session::SessionId;
-use scheduler_core::shard::Found;
+use scheduler_core::shard::{Found, Shard};
 use scheduler_core::time::Timestamp;
 use scheduler_proto::worker::report::Outcome;
 use scheduler_sdk::session::LeaseKey;
@@ -38,7 +38,8 @@ impl World {
         }
         self.oracle.said.open(node, session, hello);
         let active: Vec<Partition> = self.nodes[node]
-            .machine
+            .host
+            .pipeline()
             .shards()
             .map(|shard| shard.tenure().shard.partition)
             .collect();
@@ -55,11 +56,11 @@ impl World {
         partition: Partition,
         epoch: Epoch,
     ) {
-        let Some(hosted) = self.nodes[node].hosted.get(&partition) else {
+        let Some(seen) = self.nodes[node].seen.get(&partition) else {
             return;
         };
-        let unclean = hosted.previous == PreviousOwner::Vanished;
-        let log_end = hosted.log_end;
+        let unclean = seen.previous == PreviousOwner::Vanished;
+        let log_end = seen.log_end;
         let until = now + self.plan.grace();
         self.oracle
             .once
@@ -70,7 +71,7 @@ impl World {
     }
 
     fn introduce(&mut self, node: usize, now: Timestamp, session: SessionId, partition: Partition) {
-        if let Some(shard) = self.nodes[node].machine.shard(partition) {
+        if let Some(shard) = self.nodes[node].host.pipeline().shard(partition) {
             let epoch = shard.tenure().epoch;
             self.introduce_to(node, now, session, partition, epoch);
         }
@@ -106,7 +107,7 @@ impl World {
         report: &Saying,
     ) -> bool {
         let node = &self.nodes[node];
-        let Some(hosted) = node.hosted.get(&partition) else {
+        let Some(seen) = node.seen.get(&partition) else {
             return true;
         };
         if report.token.epoch > epoch {
@@ -116,15 +117,16 @@ impl World {
         // words of it are not remembered, whether or not it has come due since.
         let rows = self.store.shards.get(&partition);
         let row = rows.and_then(|rows| rows.parked.get(&report.offset));
-        let inherited = hosted.inherited_until.map_or(now, |until| until.min(now));
+        let inherited = seen.inherited_until.map_or(now, |until| until.min(now));
         let is_parked = row.is_some_and(|row| row.wake_at > inherited || report.token.epoch == epoch);
         match node
-            .machine
+            .host
+            .pipeline()
             .shard(partition)
             .map(|shard| shard.find(report.offset))
         {
-            None | Some(Found::Ahead) => is_parked || report.offset >= hosted.log_end,
-            Some(Found::Elsewhere) => is_parked || hosted.recovered,
+            None | Some(Found::Ahead) => is_parked || report.offset >= seen.log_end,
+            Some(Found::Elsewhere) => is_parked || seen.recovered,
             Some(_) => false,
         }
     }
@@ -151,7 +153,7 @@ impl World {
                             is_success: matches!(report.outcome, AttemptOutcome::Succeeded { .. }),
                             is_void: false,
                         };
-                        let shard = self.nodes[node].machine.shard(partition);
+                        let shard = self.nodes[node].host.pipeline().shard(partition);
                         if let Some(shard) = shard {
                             let epoch = shard.tenure().epoch;
                             if !matches!(shard.find(saying.offset), Found::Live(_)) {
@@ -237,7 +239,7 @@ impl World {
             offset,
             token,
         } = lease;
-        if self.nodes[node].machine.shard(partition).is_none() {
+        if self.nodes[node].host.pipeline().shard(partition).is_none() {
             return;
         }
         if is_report {
@@ -270,9 +272,9 @@ impl World {
 
     /// Looks at what a node's machine wants done since the last look.
     pub(crate) fn watch_effects(&mut self, node: usize, now: Timestamp) {
-        let seen = self.nodes[node].effects.len();
+        let seen = self.nodes[node].effects.pipeline.len();
         let from = std::mem::replace(&mut self.nodes[node].watched, seen).min(seen);
-        let effects = std::mem::take(&mut self.nodes[node].effects);
+        let effects = std::mem::take(&mut self.nodes[node].effects.pipeline);
         for effect in &effects[from..] {
             match effect {
                 Effect::Tell(session, WorkerEvent::Leases(leases)) => {
@@ -331,17 +333,21 @@ impl World {
                 // What is said in it from now on is not heard.
                 Effect::End(session) => self.oracle.said.close(node, *session),
                 Effect::Save(checkpoint) => {
+                    self.oracle.alive.made(checkpoint.tenure);
                     let partition = checkpoint.tenure.shard.partition;
-                    if let Some(shard) = self.nodes[node].machine.shard(partition) {
-                        let policy = self.nodes[node].policy.clone();
-                        let made = self.oracle.resume.made(checkpoint, shard.tail(), &policy);
+                    let maker = &self.nodes[node];
+                    let shard = maker.host.pipeline().shard(partition);
+                    let left = maker.left.get(&partition).copied();
+                    if let Some(tail) = shard.map(Shard::tail).or(left) {
+                        let policy = maker.policy.clone();
+                        let made = self.oracle.resume.made(checkpoint, tail, &policy);
                         self.oracle.check("resume", made);
                     }
                 }
                 _ => (),
             }
         }
-        self.nodes[node].effects = effects;
+        self.nodes[node].effects.pipeline = effects;
     }
 
     /// A checkpoint has changed what is stored.
@@ -394,7 +400,7 @@ impl World {
 
     /// Looks at what the shards of a node hold.
     pub(crate) fn check_memory(&mut self, node: usize) {
-        for shard in self.nodes[node].machine.shards() {
+        for shard in self.nodes[node].host.pipeline().shards() {
             let checked = self.oracle.memory.check(shard);
             self.oracle.check("memory", checked);
         }
@@ -442,7 +448,7 @@ impl World {
         let shards: Vec<String> = self
             .nodes
             .iter()
-            .flat_map(|node| node.machine.shards())
+            .flat_map(|node| node.host.pipeline().shards())
             .map(|shard| {
                 format!(
                     "{} up to {:?} with {:?}, room {:?}, due {:?}",
@@ -467,7 +473,7 @@ impl World {
         self.oracle.check("keys", once);
         let counted = accounts::check_end(&self.store, &self.oracle.lost);
         self.oracle.check("accounts", counted);
-        for shard in self.nodes.iter().flat_map(|node| node.machine.shards()) {
+        for shard in self.nodes.iter().flat_map(|node| node.host.pipeline().shards()) {
             let Tenure {
                 shard: ShardId { partition, .. },
                 epoch,
