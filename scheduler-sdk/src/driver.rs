@@ -248,7 +248,7 @@ impl Driver {
         let over = self.fleet.ask_over(self.unanswered);
         let open = over.and_then(|site| self.links.get(site)?.channel.clone());
         self.asks_anew = open.is_none();
-        let asked = open.map_or_else(|| Asked::Server(self.any_server()), Asked::Open);
+        let asked = open.map_or_else(|| Asked::Server(Box::new(self.any_server())), Asked::Open);
         self.fleet.asked();
         self.locating = Some(AbortOnDropHandle::new(tokio::spawn(link::locate(
             asked,

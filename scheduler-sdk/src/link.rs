@@ -47,7 +47,7 @@ pub(crate) enum Asked {
     /// Over a connection that is there.
     Open(Channel),
     /// Over one that is made for it.
-    Server(Endpoint),
+    Server(Box<Endpoint>),
 }
 
 /// Who owns the partitions of a pipeline, as the server says.
@@ -60,7 +60,7 @@ pub(crate) async fn locate(
     let answer = async {
         let channel = match asked {
             Asked::Open(channel) => channel,
-            Asked::Server(server) => connect(server).await?,
+            Asked::Server(server) => connect(*server).await?,
         };
         let mut client = WorkerServiceClient::new(channel);
         let mut request = Request::new(LocateRequest {
