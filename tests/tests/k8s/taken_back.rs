@@ -134,6 +134,50 @@ async fn on_played_nodes_an_upgrade_that_does_not_get_ready_is_taken_back_wherev
     world.stop().await;
 }
 
+/// Kubernetes takes what was changed while there were no pods for complete, and waits for them as long as it takes.
+#[tokio::test]
+async fn on_played_nodes_an_upgrade_while_no_worker_is_wanted_is_taken_back_when_its_first_one_does_not_come()
+{
+    let mut world = World::start().await;
+    let chart = world.chart("ocr", &[("templates/worker.yaml", &worker(3))]);
+    let pipeline = World::pipeline("ocr");
+    let new = json!({"name": "ocr", "chart": chart, "replicas": {"min": 0, "max": 1},
+        "values": {"image": "worker:1", "node": "kwok"}});
+    let created = world.api().post(&world.pipelines(), &new).await.unwrap();
+    assert_eq!(created.status, 201, "{}", created.body);
+    let scale = async |workers: u32| {
+        let path = format!("{pipeline}/scale");
+        let scaled = world
+            .api()
+            .post(&path, &json!({"workers": workers}))
+            .await
+            .unwrap();
+        assert_eq!(scaled.status, 200, "{}", scaled.body);
+    };
+    until_rollout(&world, "ocr", ready(0)).await;
+    scale(1).await;
+    until_rollout(&world, "ocr", ready(1)).await;
+    until_proven(&world).await;
+    scale(0).await;
+    until_rollout(&world, "ocr", ready(0)).await;
+
+    let change = json!({"values": {"image": "worker:2", "node": "none"}});
+    let changed = world.patch(&pipeline, &change).await.unwrap();
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    world.until_image("worker:2").await;
+    until_rollout(&world, "ocr", ready(0)).await;
+    scale(1).await;
+    let back = until_back(&world).await;
+    assert!(
+        back["problem"].as_str().unwrap().contains("nodes are available"),
+        "{back}"
+    );
+    let deleted = world.api().delete(&pipeline).await.unwrap();
+    assert!(deleted.status.is_success(), "{}", deleted.body);
+    world.until_gone().await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn in_pods_a_missing_image_is_told_waited_for_at_first_and_taken_back_after_an_upgrade() {
     let registry = Registry::of_tests();
