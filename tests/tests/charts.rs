@@ -252,6 +252,7 @@ fn twenty_lines_of_values_make_a_pipeline() {
         deployment["spec"]["replicas"].is_null(),
         "KEDA says how many there are"
     );
+    assert_eq!(deployment["spec"]["progressDeadlineSeconds"], 600);
     let pod = &deployment["spec"]["template"]["spec"];
     assert_eq!(names(&pod["containers"]), ["pipeline-agent"]);
     let beside = &pod["initContainers"];

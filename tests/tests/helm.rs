@@ -223,7 +223,7 @@ async fn killed(gate: &Gate, world: &mut World, goal: Goal) -> u32 {
 async fn a_server_that_is_killed_between_any_two_steps_finishes_when_it_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = directory.path().join("kubeconfig");
-    let gate = Gate::before(World::admin().await, &kubeconfig).await;
+    let gate = Gate::before(World::admin().await, &kubeconfig, &[]).await;
     let arguments = [
         ("--worker-url", "http://scheduler:50050"),
         ("--kubeconfig", kubeconfig.to_str().unwrap()),

@@ -100,11 +100,7 @@ fn static_programs() -> Result<PathBuf, Failed> {
 }
 
 fn program(name: &str) -> Result<PathBuf, Failed> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|directory| directory.join(name));
-    places
-        .find(|place| place.is_file())
-        .ok_or_else(|| format!("`{name}` is missing"))
+    tools::installed(name).ok_or_else(|| format!("`{name}` is missing"))
 }
 
 /// Where the languages are that tesseract reads.

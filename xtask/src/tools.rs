@@ -1,7 +1,7 @@
 //! Programs that tests need and cargo does not bring.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Failed;
@@ -29,8 +29,14 @@ const FOR_KEYS: [(&str, &str); 1] = [("openssl", "openssl")];
 
 /// Whether the program is in the path.
 pub(crate) fn is_installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+    installed(program).is_some()
+}
+
+/// Where the program is in the path.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join(program));
+    places.find(|place| place.is_file())
 }
 
 /// What makes this machine a node.
@@ -120,7 +126,7 @@ fn install(missing: impl Fn() -> Vec<&'static str>, otherwise: &str) -> Result<(
     }
     println!("missing: {}", packages.join(" "));
     // The lists may be out of date or absent; if they cannot be had, those that are there may do.
-    if let Err(problem) = run(apt_get(&["update", "-q"])) {
+    if let Err(problem) = update() {
         println!("{problem}");
     }
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
@@ -154,6 +160,11 @@ fn reads_english() -> bool {
             .lines()
             .any(|line| line == "eng")
     })
+}
+
+/// Renews the lists of packages.
+pub(crate) fn update() -> Result<(), Failed> {
+    run(apt_get(&["update", "-q"]))
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

@@ -15,6 +15,7 @@ spec:
   {{- if not $v.autoscaling.enabled }}
   replicas: {{ int $v.replicas.min }}
   {{- end }}
+  progressDeadlineSeconds: {{ int $v.progressDeadlineSeconds }}
   selector:
     matchLabels:
       {{- include "pipeline.labels" $root | nindent 6 }}

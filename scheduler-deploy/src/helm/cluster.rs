@@ -1,9 +1,9 @@
-//! The cluster's API: who we are there, the releases that helm keeps, and deployments.
+//! The cluster's API: who we are there, and deployments.
 
 use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
@@ -17,8 +17,6 @@ use super::application::ACCOUNT;
 pub(super) const PIPELINE: &str = "workload-scheduler/pipeline-id";
 /// Deployments whose pods are workers: `true` if the scheduler says how many, `autoscaled` if something of the chart does.
 pub(super) const WORKER: &str = "workload-scheduler/worker";
-/// What a release was made of.
-pub(super) const WANTED: &str = "workload-scheduler/wanted";
 
 /// The value of [`PIPELINE`].
 pub(super) fn label(pipeline: PipelineId) -> String {
@@ -62,23 +60,6 @@ pub(super) struct Cluster {
     config: Config,
 }
 
-/// What helm keeps of one revision of a release.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Revision {
-    pub(super) number: u32,
-    pub(super) release: String,
-    pub(super) status: String,
-    /// A digest of what was wanted.
-    pub(super) wanted: String,
-}
-
-impl Revision {
-    /// Helm had begun, and did not come to an end.
-    pub(super) fn is_pending(&self) -> bool {
-        self.status.starts_with("pending-") || self.status == "uninstalling"
-    }
-}
-
 impl Cluster {
     /// Finds out where it is. It need not answer yet.
     pub(super) async fn open(kubeconfig: Option<&Path>) -> Result<Self, DeployError> {
@@ -118,34 +99,6 @@ impl Cluster {
         let version = self.client()?.apiserver_version().await.map_err(of_kube)?;
         Ok(version.git_version)
     }
-}
-
-/// The revisions that helm keeps of a pipeline's releases, the oldest first.
-pub(super) async fn revisions(
-    client: &Client,
-    namespace: &str,
-    pipeline: Option<PipelineId>,
-) -> Result<Vec<Revision>, DeployError> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let whose = pipeline.map_or_else(|| PIPELINE.to_owned(), |id| format!("{PIPELINE}={}", label(id)));
-    let selector = ListParams::default().labels(&format!("owner=helm,{whose}"));
-    // Metadata is enough; what was rendered is large.
-    let found = secrets.list_metadata(&selector).await.map_err(of_kube)?;
-    let mut revisions: Vec<Revision> = found
-        .items
-        .iter()
-        .map(|secret| {
-            let text = |name: &str| secret.labels().get(name).cloned().unwrap_or_default();
-            Revision {
-                number: text("version").parse().unwrap_or_default(),
-                release: text("name"),
-                status: text("status"),
-                wanted: text(WANTED),
-            }
-        })
-        .collect();
-    revisions.sort_by_key(|revision| revision.number);
-    Ok(revisions)
 }
 
 /// The deployments of a pipeline whose pods are workers.

@@ -25,6 +25,7 @@ use super::application;
 use super::cli::Helm;
 use super::cluster::{self, Cluster};
 use super::release::{Progress, Release, Shared, State, release_name};
+use super::revision;
 use super::rollout::{self, Seen};
 use super::source::Sources;
 use super::spare;
@@ -170,7 +171,7 @@ impl HelmDeployer {
         let mut found = Vec::new();
         for namespace in application::namespaces(&self.shared.cluster.client()?).await? {
             let client = self.shared.cluster.client_of(&namespace)?;
-            let revisions = cluster::revisions(&client, &namespace, Some(pipeline)).await?;
+            let revisions = revision::list(&client, &namespace, Some(pipeline)).await?;
             if let Some(last) = revisions.last() {
                 found.push((namespace, last.release.clone()));
             }
@@ -213,7 +214,7 @@ impl HelmDeployer {
             .by_id
             .values()
             .any(|running| settings.namespace(&running.wanted.borrow().path) == namespace);
-        if is_used || !cluster::revisions(client, namespace, None).await?.is_empty() {
+        if is_used || !revision::list(client, namespace, None).await?.is_empty() {
             return Ok(());
         }
         application::delete(&self.shared.cluster.client()?, namespace).await
@@ -264,7 +265,7 @@ impl Deployer for HelmDeployer {
             (wanted.path.clone(), running.progress(), workers)
         };
         // What is not there yet gets its number when it is: the progress was asked for after the number was left.
-        if progress != Progress::Deployed {
+        if !progress.is_there() {
             return Ok(());
         }
         let namespace = self.shared.config.application.namespace(&path);
@@ -289,7 +290,7 @@ impl Deployer for HelmDeployer {
             let pipelines = self.pipelines();
             let running = pipelines.by_id.get(&pipeline);
             // What is only coming up has nothing to spare.
-            let Some(running) = running.filter(|running| running.progress() == Progress::Deployed) else {
+            let Some(running) = running.filter(|running| running.progress().is_there()) else {
                 return Ok(());
             };
             running.wanted.borrow().path.clone()
@@ -321,7 +322,7 @@ impl Deployer for HelmDeployer {
         let (phase, problem) = match progress {
             Progress::Pending => (RolloutPhase::Pending, String::new()),
             Progress::Working(problem) => (RolloutPhase::Deploying, problem),
-            Progress::Failed(problem) => (RolloutPhase::Failed, problem),
+            Progress::Failed(problem) | Progress::Kept(problem) => (RolloutPhase::Failed, problem),
             Progress::Deployed => (RolloutPhase::Ready, String::new()),
         };
         if phase == RolloutPhase::Pending {
@@ -364,10 +365,9 @@ impl Deployer for HelmDeployer {
                 }));
             }
         };
-        let is_up = seen.is_current && seen.ready >= seen.wanted;
         let phase = match phase {
             RolloutPhase::Ready if seen.is_failed => RolloutPhase::Failed,
-            RolloutPhase::Ready if !is_up => RolloutPhase::Deploying,
+            RolloutPhase::Ready if !seen.is_up() => RolloutPhase::Deploying,
             phase => phase,
         };
         Ok(Some(Rollout {

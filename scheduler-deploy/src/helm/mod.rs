@@ -12,10 +12,15 @@
 //! A deployment goes on in the background. Whatever step the server dies in, the next one sees what helm had begun, takes it back and
 //! begins again; what is deployed as it is wanted is left alone, and its chart is not even fetched.
 //!
+//! What is deployed is on trial until its workers have been ready. An upgrade that Kubernetes gives up is taken back, if the workers of a release before
+//! it were ready, and not tried again until something else is wanted.
+//!
 //! | label | of | value |
 //! | --- | --- | --- |
 //! | `workload-scheduler/pipeline-id` | every object, pod and release of a pipeline | `p` and the pipeline's number |
 //! | `workload-scheduler/wanted` | a release | a digest of what was wanted |
+//! | `workload-scheduler/ready` | a release | the digest of what workers were ready of |
+//! | `workload-scheduler/refused` | a release | the digest of what did not get ready and is not tried again; why is in the annotation `workload-scheduler/problem` |
 //! | `workload-scheduler/worker` | deployments whose pods are workers | `true`, or `autoscaled` if something of the chart says how many |
 
 mod application;
@@ -29,9 +34,11 @@ mod policy;
 mod prepare;
 mod release;
 mod render;
+mod revision;
 mod rollout;
 mod source;
 mod spare;
+mod trial;
 
 pub use application::ApplicationSettings;
 pub use config::HelmConfig;

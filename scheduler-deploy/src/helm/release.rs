@@ -19,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::application::{self, ACCOUNT, shortened};
 use super::cli::{Helm, HelmError};
-use super::cluster::{self, Cluster, Revision};
+use super::cluster::{self, Cluster};
 use super::policy::Place;
 use super::prepare::{Told, prepare};
 use super::render::{Asked, Rendered, render, scratch, write_plain};
+use super::revision::{self, Revision};
 use super::source::Sources;
+use super::trial::Trial;
 use super::{HelmConfig, cluster::account};
 
 /// The wait before what could not be done is tried again; it doubles.
@@ -64,8 +66,26 @@ pub(super) enum Progress {
     Working(String),
     /// It will not be brought there as it is wanted.
     Failed(String),
+    /// The same, and what was deployed before is there in its place.
+    Kept(String),
     /// It is what is wanted.
     Deployed,
+}
+
+impl Progress {
+    /// There are workers, or could be: their number is not this release's to choose.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::Deployed | Self::Kept(_))
+    }
+}
+
+/// What follows when all was done that could be.
+enum Next {
+    /// It is looked at until it has to be taken back, or for ever.
+    Watch(Trial),
+    Again(Duration),
+    /// Nothing, until something else is wanted.
+    Rest,
 }
 
 /// A pipeline's release.
@@ -172,24 +192,26 @@ impl Release {
                 wait = FIRST_WAIT;
             }
             let done = self.bring(&wanted).await;
-            let again = match done {
-                Ok(()) => None,
+            let next = match done {
+                Ok(None) => Next::Rest,
+                Ok(Some(trial)) => Next::Watch(trial),
                 Err(DeployError::Unavailable(problem)) => {
                     let problem = problem.to_string();
                     tracing::warn!(pipeline = %wanted.path, problem, wait_ms = wait.as_millis(), "the chart is not deployed yet");
                     self.set(wanted.version, Some(Progress::Working(problem)));
-                    Some(wait)
+                    Next::Again(wait)
                 }
                 Err(problem) => {
                     tracing::warn!(pipeline = %wanted.path, %problem, "the chart is not deployed");
                     self.set(wanted.version, Some(Progress::Failed(problem.to_string())));
-                    None
+                    Next::Rest
                 }
             };
             let rest = async {
-                match again {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => std::future::pending().await,
+                match next {
+                    Next::Again(wait) => tokio::time::sleep(wait).await,
+                    Next::Watch(trial) => trial.run().await,
+                    Next::Rest => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -225,7 +247,8 @@ impl Release {
         Ok(())
     }
 
-    async fn bring(&self, wanted: &Wanted) -> Result<(), DeployError> {
+    /// Does what is to be done. What was not seen to work yet is to be looked after.
+    async fn bring(&self, wanted: &Wanted) -> Result<Option<Trial>, DeployError> {
         let shared = &*self.shared;
         let settings = &shared.config.application;
         let namespace = settings.namespace(&wanted.path);
@@ -238,22 +261,66 @@ impl Release {
             application::ensure(&client, settings, &wanted.path, key.map(String::as_str)).await?;
         }
         let client = shared.cluster.client_of(&namespace)?;
-        let revisions = cluster::revisions(&client, &namespace, Some(self.pipeline)).await?;
-        let revisions = self.recover(&client, &namespace, &release, revisions).await?;
+        let revisions = revision::list(&client, &namespace, Some(self.pipeline)).await?;
+        let mut revisions = self.recover(&client, &namespace, &release, revisions).await?;
         let meant = digest(shared, wanted);
-        let is_there = revisions
-            .last()
-            .is_some_and(|last| last.status == "deployed" && last.wanted == meant);
+        revision::forget(&client, &namespace, &mut revisions, &meant).await?;
+        let was_there = !revisions.is_empty();
+        let last = revisions.last().filter(|last| last.status == "deployed");
+        if let Some(problem) = revision::refusal(&revisions, &meant) {
+            let problem = format!(
+                "chart: what was deployed does not get ready: {problem}; what was there before runs again"
+            );
+            if last.is_none_or(|last| last.wanted == meant) {
+                tracing::warn!(pipeline = %wanted.path, namespace, release, problem, "takes back what does not get ready");
+                self.set(wanted.version, Some(Progress::Working(problem.clone())));
+                self.check_stop()?;
+                self.take_back(&namespace, &release, &revisions).await?;
+            }
+            let kept = Progress::Kept(problem);
+            self.scale(&client, &namespace, wanted, was_there, kept).await?;
+            return Ok(None);
+        }
+        let is_there = last.is_some_and(|last| last.wanted == meant);
+        let is_proven = is_there && last.is_some_and(Revision::is_proven);
         if !is_there {
-            self.check_stop()?;
-            let asked = wanted.deployment.clone().into();
-            let rendered = shared.render(&wanted.path, &asked).await?;
-            self.check_stop()?;
-            self.install(&namespace, &release, &meant, wanted, rendered, &revisions)
-                .await?;
+            let deployed = self
+                .deploy(&namespace, &release, &meant, wanted, &revisions)
+                .await;
+            match deployed {
+                Err(problem @ DeployError::Invalid { .. }) if revision::before(&revisions).is_some() => {
+                    tracing::warn!(pipeline = %wanted.path, %problem, "the chart is not deployed; what was there before runs on");
+                    let kept = Progress::Kept(format!("{problem}; what was there before runs on"));
+                    self.scale(&client, &namespace, wanted, was_there, kept).await?;
+                    return Ok(None);
+                }
+                other => other?,
+            }
             tracing::info!(pipeline = %wanted.path, namespace, release, "the chart is deployed");
         }
-        self.scale(&client, &namespace, wanted, !revisions.is_empty())
+        self.scale(&client, &namespace, wanted, was_there, Progress::Deployed)
+            .await?;
+        Ok((!is_proven).then_some(Trial {
+            client,
+            namespace,
+            pipeline: self.pipeline,
+            meant,
+        }))
+    }
+
+    async fn deploy(
+        &self,
+        namespace: &str,
+        release: &str,
+        meant: &str,
+        wanted: &Wanted,
+        revisions: &[Revision],
+    ) -> Result<(), DeployError> {
+        self.check_stop()?;
+        let asked = wanted.deployment.clone().into();
+        let rendered = self.shared.render(&wanted.path, &asked).await?;
+        self.check_stop()?;
+        self.install(namespace, release, meant, wanted, rendered, revisions)
             .await
     }
 
@@ -265,17 +332,21 @@ impl Release {
         release: &str,
         revisions: Vec<Revision>,
     ) -> Result<Vec<Revision>, DeployError> {
-        let Some(pending) = revisions.last().filter(|last| last.is_pending()) else {
+        let found = revisions.len();
+        let status = revisions.last().map(|last| last.status.clone());
+        let is_pending = revisions.last().is_some_and(Revision::is_pending);
+        let revisions = revision::without_vain(client, namespace, revisions).await?;
+        if !is_pending && revisions.len() == found {
             return Ok(revisions);
-        };
+        }
         tracing::warn!(
             release,
             namespace,
-            status = pending.status,
+            status,
             "takes back what helm had begun when it was ended"
         );
         self.take_back(namespace, release, &revisions).await?;
-        cluster::revisions(client, namespace, Some(self.pipeline)).await
+        revision::list(client, namespace, Some(self.pipeline)).await
     }
 
     async fn install(
@@ -307,7 +378,7 @@ impl Release {
         written
             .map_err(|error| DeployError::Unavailable(error.into()))?
             .map_err(|error| DeployError::Unavailable(error.into()))?;
-        let labels = format!("{}={label},{}={meant}", cluster::PIPELINE, cluster::WANTED);
+        let labels = revision::labels(self.pipeline, meant);
         let chart = chart.display().to_string();
         let mut arguments = vec!["upgrade", "--install", release, &chart];
         arguments.extend(["--labels", &labels, "--history-max", HISTORY]);
@@ -335,14 +406,14 @@ impl Release {
         &self,
         namespace: &str,
         release: &str,
-        before: &[Revision],
+        revisions: &[Revision],
     ) -> Result<(), DeployError> {
-        let deployed = before.iter().rev().find(|revision| revision.status == "deployed");
         let number;
-        let arguments: &[&str] = match deployed {
-            Some(deployed) => {
-                number = deployed.number.to_string();
-                &["rollback", release, &number, "--history-max", HISTORY]
+        let arguments: &[&str] = match revision::before(revisions) {
+            Some(before) => {
+                number = before.number.to_string();
+                // It deletes nothing of the history: what one goes back to may be the oldest, and this may not come to its end.
+                &["rollback", release, &number, "--history-max", "0"]
             }
             None => &["uninstall", release, "--ignore-not-found"],
         };
@@ -354,13 +425,14 @@ impl Release {
     }
 
     /// As many workers as the scheduler said; before it has said anything, as many as there are, within bounds, or the least. From then on
-    /// it is deployed, and who says a number brings it there himself.
+    /// it is there, and who says a number brings it there himself.
     async fn scale(
         &self,
         client: &Client,
         namespace: &str,
         wanted: &Wanted,
         was_there: bool,
+        progress: Progress,
     ) -> Result<(), DeployError> {
         let bounds = wanted.deployment.replicas;
         let max = bounds.max.min(self.shared.config.max_workers);
@@ -379,7 +451,7 @@ impl Release {
             // Whoever says another number meanwhile leaves it to us: it must not be lost between the two.
             let latest = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             if *latest == said {
-                self.set(wanted.version, Some(Progress::Deployed));
+                self.set(wanted.version, Some(progress));
                 return Ok(());
             }
         }

@@ -133,7 +133,7 @@ async fn an_upgrade_keeps_the_number_of_workers_and_a_repetition_changes_nothing
     deployer.remove(wanted.pipeline, &wanted.path).await.unwrap();
 }
 
-async fn until_image(world: &World, deployer: &HelmDeployer, wanted: &Wanted, image: &str) {
+pub(crate) async fn until_image(world: &World, deployer: &HelmDeployer, wanted: &Wanted, image: &str) {
     eventually(async || {
         let rollout = deployer.rollout(wanted.pipeline).await.unwrap().unwrap();
         assert_ne!(rollout.phase, RolloutPhase::Failed, "{}", rollout.problem);
@@ -147,7 +147,7 @@ async fn until_image(world: &World, deployer: &HelmDeployer, wanted: &Wanted, im
     .await;
 }
 
-async fn has_image(world: &World, image: &str) -> bool {
+pub(crate) async fn has_image(world: &World, image: &str) -> bool {
     let deployments = world.objects("apps/v1", "Deployment").await;
     let image_of = |one: &kube::core::DynamicObject| {
         one.data["spec"]["template"]["spec"]["containers"][0]["image"] == image
@@ -261,7 +261,7 @@ async fn interrupt(world: &World, status: &str) {
     }
 }
 
-async fn releases(world: &World) -> Vec<Secret> {
+pub(crate) async fn releases(world: &World) -> Vec<Secret> {
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), &world.namespace());
     let of_helm = kube::api::ListParams::default().labels("owner=helm");
     let mut found = secrets.list(&of_helm).await.unwrap().items;
@@ -269,7 +269,7 @@ async fn releases(world: &World) -> Vec<Secret> {
     found
 }
 
-async fn statuses(world: &World) -> Vec<String> {
+pub(crate) async fn statuses(world: &World) -> Vec<String> {
     let releases = releases(world).await;
     releases
         .iter()

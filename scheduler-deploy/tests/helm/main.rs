@@ -7,5 +7,6 @@ mod existing;
 mod hostile;
 mod sources;
 mod spared;
+mod taken_back;
 mod web;
 mod world;

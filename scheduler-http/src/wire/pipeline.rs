@@ -433,7 +433,7 @@ enum PhaseText {
     Deploying,
     /// As many workers run as are wanted.
     Ready,
-    /// It will not come up as it is; `problem` says why.
+    /// It will not come up as it is; `problem` says why, and whether what was there before runs in its place.
     Failed,
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Gate {
 
 struct Passing {
     client: Client,
+    /// Of which kinds of objects changes are counted; all if it is empty.
+    kinds: &'static [&'static str],
     /// How many changes may still go through, and whether one is held.
     left: watch::Sender<Left>,
 }
@@ -44,8 +46,9 @@ impl Left {
 }
 
 impl Gate {
-    /// Before the cluster that the client sees. `kubeconfig` becomes the file that leads there.
-    pub(crate) async fn before(client: Client, kubeconfig: &Path) -> Self {
+    /// Before the cluster that the client sees. `kubeconfig` becomes the file that leads there. Changes of other kinds of objects than these go through
+    /// uncounted, if any are named.
+    pub(crate) async fn before(client: Client, kubeconfig: &Path, kinds: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let file = json!({
@@ -59,6 +62,7 @@ impl Gate {
         std::fs::write(kubeconfig, file.to_string()).unwrap();
         let passing = Arc::new(Passing {
             client,
+            kinds,
             left: watch::Sender::new(Left::ALL),
         });
         let router = Router::new().fallback(pass).with_state(passing.clone());
@@ -114,7 +118,9 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
         .uri()
         .query()
         .is_some_and(|query| query.contains("dryRun"));
-    if !request.method().is_safe() && !is_trial {
+    let mut parts = request.uri().path().split('/');
+    let is_counted = passing.kinds.is_empty() || parts.any(|part| passing.kinds.contains(&part));
+    if is_counted && !request.method().is_safe() && !is_trial {
         passing.take_turn().await;
     }
     match forward(&passing.client, request).await {

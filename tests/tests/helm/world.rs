@@ -181,6 +181,11 @@ impl World {
         }
     }
 
+    /// Where it tells of its queues, if it was told to.
+    pub(crate) fn metrics(&self) -> &str {
+        self.server.as_ref().unwrap().metrics().unwrap()
+    }
+
     pub(crate) async fn patch(
         &self,
         path: &str,

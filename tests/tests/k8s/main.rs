@@ -6,6 +6,8 @@
     reason = "how long things took is for people to look at"
 )]
 
+#[path = "../helm/gate.rs"]
+mod gate;
 #[path = "../helm/installed.rs"]
 #[expect(dead_code, reason = "this is for tests without nodes as well")]
 mod installed;
@@ -14,10 +16,13 @@ mod installed;
 mod world;
 
 mod forward;
+mod older;
 mod played;
 mod pods;
+mod registry;
 mod scaled;
 mod scheduler;
 mod sources;
 mod spared;
+mod taken_back;
 mod web;

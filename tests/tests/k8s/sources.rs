@@ -127,9 +127,15 @@ async fn in_pods_a_task_is_done_with_a_chart_from_every_kind_of_source() {
         "main",
     ];
     run("git", &repository, &archive);
+    // As GitLab does, of a project in a group of a group.
+    run("mkdir", &served, &["-p", "group/sub/charts/-/archive/main"]);
+    let named = "group/sub/charts/-/archive/main/charts-main.tar.gz";
+    run("cp", &served, &["archives/acme/charts/tar.gz/main", named]);
 
     // All that a GitHub shows is repositories.
     let github = Web::serve(&served, "127.0.0.1").await;
+    // It needs no more than that it may be called.
+    let gitlab = Web::serve(&served, "127.0.0.1").await;
     let pages = github.url("").trim_end_matches('/').to_owned();
     let mut world = world(&[
         ("--chart-root", place.path().to_str().unwrap()),
@@ -141,6 +147,8 @@ async fn in_pods_a_task_is_done_with_a_chart_from_every_kind_of_source() {
             "--chart-repository",
             &format!("acme={}", web.url("").trim_end_matches('/')),
         ),
+        ("--chart-source", &gitlab.url("group/")),
+        ("--chart-private-host", &gitlab.host()),
         ("--chart-source", &github.url("")),
         ("--chart-private-host", &github.host()),
         ("--chart-github", &format!("{pages}={}", github.url("archives"))),
@@ -151,7 +159,8 @@ async fn in_pods_a_task_is_done_with_a_chart_from_every_kind_of_source() {
     let kinds = [
         ("directory", chart.display().to_string()),
         ("archive", web.url("words-0.1.0.tgz")),
-        ("tree", github.url("acme/charts/tree/main/deploy/words")),
+        ("github", github.url("acme/charts/tree/main/deploy/words")),
+        ("gitlab", gitlab.url("group/sub/charts/-/tree/main/deploy/words")),
         ("repository", "acme/words@0.1.0".to_owned()),
         (
             "registry",

@@ -3,6 +3,7 @@
 //! What they are made of is fetched or built once into a cache outside the repository. They run detached, in a run directory that has
 //! their data, logs and records; they listen on 127.0.0.1 only, and are ended by process id.
 
+mod addresses;
 pub(crate) mod cache;
 mod golang;
 pub(crate) mod helm;
@@ -13,6 +14,7 @@ mod options;
 mod ports;
 mod private;
 mod process;
+mod prometheus;
 mod registry;
 mod tidb;
 
@@ -23,6 +25,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use self::addresses::addresses;
 use self::options::{Action, Options};
 use self::ports::Wish;
 use self::process::{LOOK, Record};
@@ -30,9 +33,6 @@ use crate::{Failed, tools};
 
 pub(crate) use self::options::Service;
 pub(crate) use self::private::{HELM, Private, TIDB};
-use self::private::{
-    KAFKA, KAFKA_CA, KAFKA_PASSWORD, KAFKA_TLS, KUBECONFIG, NODE, REGISTRY, TIDB_CA, TIDB_TLS,
-};
 
 /// How long servers may take until they answer: a cold start on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -94,6 +94,9 @@ fn fetch(options: &Options) -> Result<(), Failed> {
         if options.has(service) {
             kube::fetch(servers)?;
         }
+    }
+    if options.has(Service::Keda) {
+        prometheus::binary()?;
     }
     if options.has(Service::Registry) {
         registry::binary()?;
@@ -427,53 +430,6 @@ fn records(run: &Path, services: &BTreeSet<Service>) -> Vec<Record> {
     let mut records = Record::all(run);
     records.retain(|record| services.contains(&service_of(&record.name)));
     records
-}
-
-/// The variables that lead tests to what runs.
-fn addresses(run: &Path) -> Result<Vec<(&'static str, String)>, Failed> {
-    let running = |service| {
-        let mut records = records(run, &[service].into());
-        records.retain(|record| record.running().is_some());
-        records
-    };
-    let brokers = running(Service::Kafka);
-    let at = |port: fn(&Record) -> Option<&u16>| {
-        let ports = brokers.iter().filter_map(port);
-        ports
-            .map(|port| format!("127.0.0.1:{port}"))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    let mut addresses = Vec::new();
-    if !brokers.is_empty() {
-        addresses.push((KAFKA, at(|record| record.ports.first())));
-        let authority = kafka::keys(run).join("ca.crt");
-        if authority.exists() {
-            addresses.push((KAFKA_TLS, at(|record| record.ports.iter().rev().nth(1))));
-            addresses.push((KAFKA_PASSWORD, at(|record| record.ports.last())));
-            addresses.push((KAFKA_CA, authority.display().to_string()));
-        }
-    }
-    if let Some(record) = running(Service::Tidb).first() {
-        let address = format!("mysql://root@127.0.0.1:{}", record.port());
-        addresses.push((TIDB, address.clone()));
-        let authority = tidb::keys(run).join("ca.crt");
-        if authority.exists() {
-            addresses.push((TIDB_TLS, address));
-            addresses.push((TIDB_CA, authority.display().to_string()));
-        }
-    }
-    if !running(Service::Kube).is_empty() {
-        addresses.push((KUBECONFIG, kube::kubeconfig(run).display().to_string()));
-        addresses.push((HELM, helm::binary()?.display().to_string()));
-    }
-    if let (false, Some(node)) = (running(Service::Kubelet).is_empty(), kube::address(run)) {
-        addresses.push((NODE, node));
-    }
-    if let Some(record) = running(Service::Registry).first() {
-        addresses.push((REGISTRY, format!("127.0.0.1:{}", record.port())));
-    }
-    Ok(addresses)
 }
 
 /// What there is, for people.

@@ -22,7 +22,7 @@ pub(crate) const USAGE: &str = "\
                 only fetch and build what they are made of
                 SERVICE: --kafka, --tidb, --kube (API server of Kubernetes, etcd, the helm CLI), --nodes (with
                 controllers, scheduler and played nodes), --kubelet (with this machine as a node; root only),
-                --keda (with what scales deployments), --registry (of charts and images)
+                --keda (with what scales deployments, and Prometheus), --registry (of charts and images)
 ";
 
 /// A server, or some that belong together.

@@ -31,6 +31,8 @@ pub(crate) const TIDB_CA: &str = "SCHEDULER_TEST_TIDB_CA";
 pub(crate) const KUBECONFIG: &str = "SCHEDULER_TEST_KUBECONFIG";
 /// Leads tests to the helm CLI.
 pub(crate) const HELM: &str = "SCHEDULER_TEST_HELM";
+/// Leads tests to Prometheus: a program, which each test starts for itself.
+pub(crate) const PROMETHEUS: &str = "SCHEDULER_TEST_PROMETHEUS";
 /// This machine's address as pods reach it, where there is a node that runs them.
 pub(crate) const NODE: &str = "SCHEDULER_TEST_NODE";
 /// Leads tests to a registry: `host:port`.
