@@ -30,6 +30,8 @@ pub(super) struct Seen {
     pub(super) patience: Duration,
     /// What is wrong, for people.
     pub(super) problem: String,
+    /// The same, if it is a pod that says it.
+    pub(super) told: Option<String>,
 }
 
 impl Seen {
@@ -50,6 +52,7 @@ pub(super) async fn look(
     if !seen.is_up() {
         let pods = cluster::pods(client, namespace, pipeline).await?;
         let told = pods.iter().find_map(of_pod);
+        seen.told.clone_from(&told);
         // Every pod is not ready for a while.
         let unready = || pods.iter().find_map(unready).filter(|_| seen.is_given_up);
         if let Some(problem) = told.or_else(unready) {

@@ -15,6 +15,9 @@ use super::rollout::{self, Seen};
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How often a reason is looked for that no pod tells: one that pulls its image once more has none for a moment.
+const UNEXPLAINED: u32 = 6;
+
 /// What is looked at.
 pub(super) struct Trial {
     pub(super) client: Client,
@@ -41,6 +44,9 @@ struct Memory {
     is_given_up: bool,
     /// Since when workers are wanted and none is ready.
     waiting: Option<Instant>,
+    /// What a pod said last of what is wrong.
+    told: String,
+    unexplained: u32,
 }
 
 impl Memory {
@@ -96,6 +102,9 @@ impl Trial {
     async fn look(&self, memory: &mut Memory) -> Result<Ended, DeployError> {
         let (client, namespace) = (&self.client, &self.namespace);
         let seen = rollout::look(client, namespace, self.pipeline).await?;
+        if let Some(told) = &seen.told {
+            memory.told.clone_from(told);
+        }
         let verdict = memory.judge(&seen, Instant::now());
         if verdict == Verdict::Unknown {
             let is_in_doubt = memory.is_given_up;
@@ -119,7 +128,13 @@ impl Trial {
         let Some(instead) = revision::proven_before(&revisions, &self.meant) else {
             return Ok(Ended::NotYet);
         };
-        revision::refuse(client, namespace, instead, &self.meant, &seen.problem).await?;
+        if memory.told.is_empty() && memory.unexplained < UNEXPLAINED {
+            memory.unexplained += 1;
+            return Ok(Ended::InDoubt);
+        }
+        let told = Some(&memory.told).filter(|told| !told.is_empty());
+        let problem = told.unwrap_or(&seen.problem);
+        revision::refuse(client, namespace, instead, &self.meant, problem).await?;
         Ok(Ended::ToBeTakenBack)
     }
 }
