@@ -28,3 +28,4 @@ pub mod chart;
 pub mod helm;
 mod leftover;
 pub mod local;
+mod lock;

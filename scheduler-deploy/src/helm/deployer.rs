@@ -1,7 +1,7 @@
 //! The deployer: which releases there are to be.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ use super::revision;
 use super::rollout::{self, Seen};
 use super::source::Sources;
 use super::spare;
-use crate::leftover;
+use crate::{leftover, lock};
 
 /// How long what was seen of a deployment is told again before the cluster is asked anew.
 const FRESH: Duration = Duration::from_millis(500);
@@ -427,14 +427,8 @@ fn take_over(directory: &Path) -> Result<(PathBuf, File), BoxError> {
     let about = |error: std::io::Error| format!("{}: {error}", directory.display());
     std::fs::create_dir_all(directory).map_err(about)?;
     let absolute = directory.canonicalize().map_err(about)?;
-    let lock = File::create(absolute.join("lock")).map_err(about)?;
-    match lock.try_lock() {
-        Ok(()) => (),
-        Err(TryLockError::WouldBlock) => {
-            return Err(format!("{}: another scheduler deploys from here", absolute.display()).into());
-        }
-        Err(TryLockError::Error(error)) => return Err(about(error).into()),
-    }
+    let lock = lock::take(&absolute).map_err(about)?;
+    let lock = lock.ok_or_else(|| format!("{}: another scheduler deploys from here", absolute.display()))?;
     for entry in absolute.read_dir().map_err(about)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with("chart-") {
             std::fs::remove_dir_all(entry.path()).map_err(about)?;

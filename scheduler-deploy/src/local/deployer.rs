@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use super::LocalConfig;
 use super::launch::Plan;
 use super::replica::{Health, Replica};
 use crate::chart::Chart;
-use crate::leftover;
+use crate::{leftover, lock};
 
 /// Logs of replicas that have ended which are kept, so that a person can see why. The oldest go first.
 const KEPT_DIRECTORIES: usize = 100;
@@ -342,14 +342,10 @@ fn take_over(directory: &std::path::Path) -> Result<(PathBuf, File), BoxError> {
     let about = |error: std::io::Error| format!("{}: {error}", directory.display());
     std::fs::create_dir_all(directory).map_err(about)?;
     let absolute = directory.canonicalize().map_err(about)?;
-    let lock = File::create(absolute.join("lock")).map_err(about)?;
-    match lock.try_lock() {
-        Ok(()) => Ok((absolute, lock)),
-        Err(TryLockError::WouldBlock) => {
-            Err(format!("{}: another scheduler runs its workers here", absolute.display()).into())
-        }
-        Err(TryLockError::Error(error)) => Err(about(error).into()),
-    }
+    let lock = lock::take(&absolute).map_err(about)?;
+    let lock =
+        lock.ok_or_else(|| format!("{}: another scheduler runs its workers here", absolute.display()))?;
+    Ok((absolute, lock))
 }
 
 /// A number greater than that of every replica that has left a directory.
