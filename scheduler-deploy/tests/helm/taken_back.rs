@@ -108,16 +108,21 @@ async fn until_taken_back(world: &World, deployer: &HelmDeployer, wanted: &Wante
     assert_eq!(statuses(world).await.last().unwrap(), "deployed");
 }
 
+/// Deploys `worker:1`, whose workers get ready.
+async fn prove(world: &World, deployer: &HelmDeployer, first: &Wanted) {
+    deployer.apply(first.clone()).await.unwrap();
+    until_image(world, deployer, first, "worker:1").await;
+    say_ready(world).await;
+    until_proven(world).await;
+}
+
 #[tokio::test]
 async fn an_upgrade_that_kubernetes_gives_up_is_taken_back_and_tried_again_only_after_something_else() {
     let world = World::new().await;
     let chart = world.chart("ocr", &FILES);
     let deployer = world.deployer().await;
     let first = world.wanted("ocr", &chart);
-    deployer.apply(first.clone()).await.unwrap();
-    until_image(&world, &deployer, &first, "worker:1").await;
-    say_ready(&world).await;
-    until_proven(&world).await;
+    prove(&world, &deployer, &first).await;
 
     let second = with_image(&first, 2, "worker:2");
     deployer.apply(second.clone()).await.unwrap();
@@ -207,10 +212,7 @@ async fn a_rollback_that_was_interrupted_is_begun_anew_without_what_helm_keeps_o
     );
     let deployer = world.deployer().await;
     let first = world.wanted("ocr", &chart);
-    deployer.apply(first.clone()).await.unwrap();
-    until_image(&world, &deployer, &first, "worker:1").await;
-    say_ready(&world).await;
-    until_proven(&world).await;
+    prove(&world, &deployer, &first).await;
     let mut second = with_image(&first, 2, "worker:2");
     second.deployment.chart = larger;
     deployer.apply(second.clone()).await.unwrap();
