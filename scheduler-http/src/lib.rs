@@ -1,4 +1,4 @@
-//! The REST API of the workload scheduler: JSON over the gateway port, with its OpenAPI document and Swagger UI.
+//! The REST API of the workload scheduler: JSON over the gateway port, with its OpenAPI document, Swagger UI and a dashboard.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -28,6 +28,9 @@
 //!      localhost:8080/api/applications/myname/pipelines/ocr/tasks/bulk
 //! curl -N localhost:8080/api/applications/myname/pipelines/ocr/events
 //! ```
+//!
+//! `/dashboard/` shows all that in a browser: applications, pipelines, tasks, dead letters. It is a reader of the API like any
+//! other, and asks for a key where one is needed.
 //!
 //! `/api/docs` shows every path with its parameters, bodies and errors; [`openapi_json`] is the same for machines. What is
 //! worth knowing beyond it:
@@ -77,7 +80,7 @@ pub(crate) struct Api {
     config: HttpConfig,
 }
 
-/// The whole API over `gateway`: everything below `/api`, `/healthz` and `/ready`.
+/// The whole API over `gateway`: everything below `/api` and `/dashboard`, `/healthz` and `/ready`; `/` leads to the dashboard.
 ///
 /// Other routes may be merged in; the fallbacks for unknown paths and methods are set already.
 pub fn router(gateway: Arc<dyn Gateway>, config: HttpConfig) -> Router {

@@ -9,7 +9,7 @@ use crate::run::run;
 use crate::services::Service;
 
 /// A program and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     ("cc", "build-essential"),
     ("curl", "curl"),
     ("perl", "perl"),
@@ -19,6 +19,8 @@ const NEEDED: [(&str, &str); 9] = [
     ("tesseract", "tesseract-ocr"),
     ("wget", "wget"),
     ("valgrind", "valgrind"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
 ];
 
 /// What Kafka is fetched with and runs on.

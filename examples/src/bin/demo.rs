@@ -221,6 +221,7 @@ fn invite(server: &Server, chart: &Chart) {
         .unwrap_or_default();
     let quoted = params.replace('\'', r"'\''");
     say("Things to try:");
+    println!("  The dashboard: {http}/dashboard/");
     println!("  The API, to read and to try: {http}/api/docs");
     println!("  curl -s '{pipeline}?wait=30s' -H 'content-type: application/json' -d '{quoted}'");
     println!("  curl -s '{pipeline}/tasks'");

@@ -2,6 +2,7 @@
 
 mod applications;
 mod bulk;
+mod dashboard;
 mod dead_letters;
 mod docs;
 mod events;
@@ -14,7 +15,7 @@ mod tasks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use http::header::LOCATION;
 use http::{HeaderValue, Method, Uri};
 use scheduler_core::name::PipelinePath;
@@ -63,17 +64,23 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
     let (router, _) = documented().split_for_parts();
     router
         .merge(docs::router())
+        .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
 }
 
-async fn no_such_route(uri: Uri) -> Problem {
+async fn no_such_route(uri: Uri) -> Response {
+    // No route of its own: whoever embeds this may have one.
+    if uri.path() == "/" {
+        return Redirect::to(dashboard::HOME).into_response();
+    }
     let path = crate::extract::shorten(uri.path()).into_owned();
     Problem::new(
         Kind::NoSuchRoute,
         format!("there is no path {path}; /api/docs lists those that there are"),
     )
+    .into_response()
 }
 
 async fn method_not_allowed(method: Method) -> Problem {

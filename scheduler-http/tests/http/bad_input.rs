@@ -466,7 +466,6 @@ async fn headers_of_a_task_are_checked() {
 async fn unknown_paths_and_methods_are_problems_too() {
     let world = World::new();
     for path in [
-        "/",
         "/api",
         "/api/",
         "/api/applications/",
@@ -474,6 +473,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
         "/api/applications/a/pipelines/b/tasks/",
         "/api/applications/a/pipelines/b/tasks/t1-0-1/explode",
         "/api/docs/nothing.js",
+        "/dashboard/nothing.js",
         "/%ff",
         "/favicon.ico",
     ] {

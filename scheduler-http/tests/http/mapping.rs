@@ -1,6 +1,6 @@
 //! What each endpoint asks of the gateway, and what it answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -425,6 +425,47 @@ async fn probes_and_documents_need_no_key() {
     let initializer = world.get("/api/docs/swagger-initializer.js").await;
     assert!(String::from_utf8_lossy(&initializer.body).contains("/api/openapi.json"));
     assert_eq!(world.get("/api/docs").await.header("location"), "/api/docs/");
+}
+
+#[tokio::test]
+async fn the_dashboard_loads_nothing_but_its_own_files() {
+    let world = World::new();
+    for path in ["/", "/dashboard"] {
+        assert_eq!(world.get(path).await.header("location"), "/dashboard/", "{path}");
+    }
+    let mut wanted = vec![String::new()];
+    let mut seen = BTreeSet::new();
+    while let Some(file) = wanted.pop() {
+        if !seen.insert(file.clone()) {
+            continue;
+        }
+        // Whoever opens it has no key yet.
+        let request = Request::get(format!("/dashboard/{file}"))
+            .body(Body::empty())
+            .unwrap();
+        let answer = world.send(request).await;
+        assert_eq!(answer.status, StatusCode::OK, "{file}");
+        assert!(
+            answer
+                .header("content-security-policy")
+                .starts_with("default-src 'none'; script-src 'self';"),
+            "{file}"
+        );
+        let media_type = match file.rsplit_once('.') {
+            Some((_, "js")) => "text/javascript; charset=utf-8",
+            Some((_, "css")) => "text/css; charset=utf-8",
+            _ => "text/html; charset=utf-8",
+        };
+        assert_eq!(answer.header("content-type"), media_type, "{file}");
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(!text.contains("innerHTML"), "{file} makes markup of texts");
+        let named = text.split('"').filter(|text| {
+            text.rsplit_once('.')
+                .is_some_and(|(name, end)| !name.contains(' ') && ["js", "css"].contains(&end))
+        });
+        wanted.extend(named.map(|name| name.trim_start_matches("./").to_owned()));
+    }
+    assert!(seen.len() > 5, "{seen:?}");
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ const METHODS: [Method; 7] = [
     Method::TRACE,
 ];
 
-/// What the document does not list: the pages about the API itself, and the answer to everything else.
-const UNLISTED: [&str; 6] = [
+/// What the document does not list: the pages about the API itself, the dashboard, and the answer to everything else.
+const UNLISTED: [&str; 9] = [
     // Where axum keeps the fallback.
     "/",
     "/{*__private__axum_fallback}",
@@ -26,6 +26,9 @@ const UNLISTED: [&str; 6] = [
     "/api/docs",
     "/api/docs/",
     "/api/docs/{*file}",
+    "/dashboard",
+    "/dashboard/",
+    "/dashboard/{file}",
 ];
 
 async fn document(world: &World) -> Value {

@@ -10,7 +10,9 @@
 )]
 
 mod bad_input;
+mod browser;
 mod crash;
+mod dashboard;
 mod drain;
 mod embedded;
 mod examples;
