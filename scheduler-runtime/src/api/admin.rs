@@ -498,12 +498,12 @@ impl AdminApi for LocalNode {
         let served = self.served(path)?;
         let (Some(deployer), Some(deployment)) = (&self.inner.deployer, &served.pipeline.deployment) else {
             return Err(ApiError::Conflict(
-                "the pipeline has no deployment to scale".into(),
+                "the pipeline has no chart, so its workers come by themselves: start or stop them where they run".into(),
             ));
         };
         let Replicas { min, max } = deployment.replicas;
         if !(min..=max).contains(&workers) {
-            let problem = format!("is {workers}; must be {min} to {max}, the bounds of the deployment");
+            let problem = format!("is {workers}; must be {min} to {max}, the bounds of `replicas`");
             return Err(ApiError::invalid("workers", problem));
         }
         self.check_here(ShardId::new(served.pipeline.id, Partition(0)))?;
