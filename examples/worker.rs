@@ -44,6 +44,8 @@ async fn count(params: Text, context: Context) -> Result<Count, TaskError> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // A worker that cannot reach its scheduler, or has no pipeline there, says so here and tries on.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let setting = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
     let mut worker = Worker::builder()
         .server(setting("SCHEDULER_URL", "http://127.0.0.1:50050"))

@@ -21,12 +21,12 @@
 //!
 //! ```sh
 //! curl -i localhost:8080/api/applications/myname/pipelines -H 'content-type: application/json' \
-//!      -d '{"name":"ocr","chart":"examples/charts/ocr"}'
-//! curl -i 'localhost:8080/api/applications/myname/pipelines/ocr?wait=30s' -H 'content-type: application/json' \
-//!      -d '{"url":"https://example.com/pic.png"}'
-//! seq 100000 | sed 's/.*/{"n":&}/' | curl -T- -X POST -H 'content-type: application/x-ndjson' \
-//!      localhost:8080/api/applications/myname/pipelines/ocr/tasks/bulk
-//! curl -N localhost:8080/api/applications/myname/pipelines/ocr/events
+//!      -d '{"name":"words","chart":"examples/charts/coreutils"}'
+//! curl -i 'localhost:8080/api/applications/myname/pipelines/words?wait=30s' -H 'content-type: application/json' \
+//!      -d '{"text":"to be or not to be"}'
+//! seq 1000 | sed 's/.*/{"text":"line &"}/' | curl -T- -X POST -H 'content-type: application/x-ndjson' \
+//!      localhost:8080/api/applications/myname/pipelines/words/tasks/bulk
+//! curl -N localhost:8080/api/applications/myname/pipelines/words/events
 //! ```
 //!
 //! `/dashboard/` shows all that in a browser: applications, pipelines, tasks, dead letters. It is a reader of the API like any

@@ -1,11 +1,13 @@
 //! A worker in the same process, for services that embed the scheduler.
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use scheduler_core::id::{Partition, WorkerId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::AttemptOutcome;
@@ -20,7 +22,7 @@ use crate::node::Node;
 pub enum Failure {
     /// Another attempt may succeed.
     Retryable(String),
-    /// It always will.
+    /// No attempt will ever succeed; the task becomes a dead letter at once.
     Permanent(String),
 }
 
@@ -70,8 +72,8 @@ impl Record {
 impl Node {
     /// Works on tasks of a pipeline in this process, `concurrency` at a time, until the node shuts down or the pipeline is deleted.
     ///
-    /// The handler gets a task's params and answers its output. It is not interrupted: a task that is cancelled while it runs ends
-    /// with its handler. All of them share the task that calls this, so a handler must not block. For workers in processes of their own
+    /// The handler gets a task's params and answers its output. If it panics, the attempt has failed and may be tried again. It is not
+    /// interrupted: a task that is cancelled while it runs ends with its handler. All of them share the task that calls this, so a handler must not block. For workers in processes of their own
     /// there is the SDK.
     pub async fn work<F, H>(&self, path: &PipelinePath, concurrency: u32, handler: H) -> Result<(), ApiError>
     where
@@ -82,10 +84,17 @@ impl Node {
         getrandom::fill(&mut id).map_err(|error| ApiError::Internal(error.to_string().into()))?;
         let worker = WorkerId(u128::from_le_bytes(id));
         let run = async |lease: HeldLease, params: Bytes| {
-            let outcome = match handler(params).await {
-                Ok(output) => AttemptOutcome::Succeeded { output },
-                Err(Failure::Retryable(error)) => AttemptOutcome::Failed { error },
-                Err(Failure::Permanent(error)) => AttemptOutcome::Rejected { error },
+            // What a panic left behind is the handler's own affair: nothing of the worker is behind this border.
+            let outcome = match AssertUnwindSafe(async { handler(params).await })
+                .catch_unwind()
+                .await
+            {
+                Ok(Ok(output)) => AttemptOutcome::Succeeded { output },
+                Ok(Err(Failure::Retryable(error))) => AttemptOutcome::Failed { error },
+                Ok(Err(Failure::Permanent(error))) => AttemptOutcome::Rejected { error },
+                Err(panic) => AttemptOutcome::Failed {
+                    error: text_of(&*panic),
+                },
             };
             Report { lease, outcome }
         };
@@ -138,6 +147,13 @@ impl Node {
             };
         }
     }
+}
+
+/// What a handler said when it panicked.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("no message"))
 }
 
 /// Says something in a session; answers whether the session is over.

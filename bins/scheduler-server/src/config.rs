@@ -21,15 +21,15 @@ pub struct Arguments {
     pub data: PathBuf,
 
     /// Where HTTP is served; port 0 takes a free one.
-    #[arg(long, env = "SCHEDULER_HTTP", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "SCHEDULER_HTTP", default_value = "127.0.0.1:8080", value_parser = address)]
     pub http: SocketAddr,
 
     /// Where gRPC is served; port 0 takes a free one.
-    #[arg(long, env = "SCHEDULER_GRPC", default_value = "127.0.0.1:50050")]
+    #[arg(long, env = "SCHEDULER_GRPC", default_value = "127.0.0.1:50050", value_parser = address)]
     pub grpc: SocketAddr,
 
     /// Where `/metrics` is served for Prometheus, of all clients and without a key; port 0 takes a free one. Nowhere if not said.
-    #[arg(long, env = "SCHEDULER_METRICS", value_name = "ADDRESS")]
+    #[arg(long, env = "SCHEDULER_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 
     /// The address at which workers reach this node over gRPC, as `http://host:port`. Default: where gRPC is served.
@@ -124,6 +124,12 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where to listen.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "write an IP address and a port, as 127.0.0.1:8080; 0.0.0.0:8080 is every interface")
+}
+
 /// `CLIENT=KEY`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientKey {
@@ -198,6 +204,19 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_one_that_is() {
+        for option in ["--http", "--grpc", "--metrics"] {
+            let problem = Arguments::try_parse_from(["server", option, "localhost"]).expect_err("it is none");
+            let problem = problem.to_string();
+            assert!(
+                problem.contains(option) && problem.contains("127.0.0.1:8080"),
+                "{problem}"
+            );
+            assert!(Arguments::try_parse_from(["server", option, "[::1]:0"]).is_ok());
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ async fn main() -> anyhow::Result<()> {
     let executors = Executors::new(arguments.all_executors(environment)?)?;
     anyhow::ensure!(
         executors.names().next().is_some(),
-        "no executor is configured; set PIPELINE_AGENT__EXECUTORS__0__NAME and PIPELINE_AGENT__EXECUTORS__0__TARGET"
+        "no executor is configured; give --executor NAME=127.0.0.1:50051, or set PIPELINE_AGENT__EXECUTORS__0__NAME and \
+         PIPELINE_AGENT__EXECUTORS__0__TARGET"
     );
     let workspace = Workspace::open(arguments.workspace.clone(), arguments.concurrency)?;
     let agent = Agent::new(executors, workspace);

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod op;
+mod play;
 mod promise;
 mod world;
 

@@ -10,9 +10,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use crate::Api;
-use crate::opaque::{NotAnObject, json_object};
+use crate::opaque::{NotAnObject, json_object, kind_of};
 use crate::problem::{Kind, Problem};
 
 /// A JSON body of type `T`, at most `max_body` long. Unknown fields are refused.
@@ -117,15 +118,22 @@ fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<LengthLimitError>() || error.source().is_some_and(is_length_limit)
 }
 
-/// Reads JSON into a `T`; an error names the field.
+/// Reads a JSON object into a `T`; an error names the field.
 pub(crate) fn read_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        // Serde would take an array for the fields in their order.
+        return Err(match serde_json::from_slice::<&RawValue>(body) {
+            Ok(other) => Problem::invalid("body", format!("must be a JSON object, found {}", kind_of(other))),
+            Err(error) => malformed(body, &error),
+        });
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         if inner.is_data() {
             let detail = inner.to_string();
-            Problem::invalid(field_of(&path, &detail), detail)
+            Problem::invalid(field_of(&path, &detail), in_words_of_json(&detail))
         } else {
             malformed(body, &inner)
         }
@@ -146,6 +154,29 @@ fn field_of(path: &str, detail: &str) -> String {
         (path, Some(name)) => format!("{path}.{name}"),
         (path, None) => path.to_owned(),
     }
+}
+
+/// A message of the reader, which may name types of this program, in words that a client knows.
+fn in_words_of_json(detail: &str) -> String {
+    let Some((found, wanted)) = detail.rsplit_once(", expected ") else {
+        return detail.to_owned();
+    };
+    let (wanted, place) = match wanted.rfind(" at line ") {
+        Some(at) => wanted.split_at(at),
+        None => (wanted, ""),
+    };
+    let known = match wanted {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number that is not negative",
+        "f32" | "f64" => "a number",
+        "a map" => "an object",
+        "a sequence" => "an array",
+        wanted if wanted.starts_with("struct ") => "an object",
+        wanted => wanted,
+    };
+    format!("{found}, expected {known}{place}")
 }
 
 /// The body is not JSON; `error` says in which line and column.
@@ -202,8 +233,45 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_an_object_even_where_an_array_has_all_fields() {
+        for (body, found) in [
+            (r#"[{"count":1}]"#, "an array"),
+            (" null", "null"),
+            (r#""a""#, "a string"),
+        ] {
+            let problem = read_json::<Outer>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.detail, format!("must be a JSON object, found {found}"));
+        }
+    }
+
+    #[test]
+    fn an_error_speaks_of_json_and_not_of_rust() {
+        for (body, wanted) in [
+            (
+                r#"{"inner":{"count":-1}}"#,
+                "invalid value: integer `-1`, expected a whole number from 0 to 4294967295 at line 1 column 20",
+            ),
+            (
+                r#"{"inner":{"count":", expected u8"}}"#,
+                r#"invalid type: string ", expected u8", expected a whole number from 0 to 4294967295 at line 1 column 33"#,
+            ),
+            (
+                r#"{"inner":7}"#,
+                "invalid type: integer `7`, expected an object at line 1 column 10",
+            ),
+            (
+                r#"{"outer":7}"#,
+                "unknown field `outer`, expected `inner` at line 1 column 8",
+            ),
+        ] {
+            let problem = read_json::<Outer>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.detail, wanted, "{body}");
+        }
+    }
+
+    #[test]
     fn what_is_not_json_names_line_and_column() {
-        for body in ["", "{", "{\n  x}", "{\"inner\":{\"count\":1}} more"] {
+        for body in ["", "{", "[7,", "{\n  x}", "{\"inner\":{\"count\":1}} more"] {
             let problem = read_json::<Outer>(body.as_bytes()).unwrap_err();
             assert_eq!(problem.kind, Kind::MalformedJson, "{body}");
             assert!(

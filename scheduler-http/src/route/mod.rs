@@ -15,9 +15,9 @@ mod tasks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::{IntoResponse as _, Redirect, Response};
-use http::header::LOCATION;
-use http::{HeaderValue, Method, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use scheduler_core::name::PipelinePath;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -70,10 +70,14 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-async fn no_such_route(uri: Uri) -> Response {
+async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
     // No route of its own: whoever embeds this may have one.
     if uri.path() == "/" {
         return Redirect::to(dashboard::HOME).into_response();
+    }
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if media_type.is_some_and(|media_type| media_type.starts_with(b"application/grpc")) {
+        return no_grpc_here().into_response();
     }
     let path = crate::extract::shorten(uri.path()).into_owned();
     Problem::new(
@@ -81,6 +85,19 @@ async fn no_such_route(uri: Uri) -> Response {
         format!("there is no path {path}; /api/docs lists those that there are"),
     )
     .into_response()
+}
+
+/// The answer to a worker or client that was given this address in the place of that of gRPC, in the form that it reads.
+fn no_grpc_here() -> impl IntoResponse {
+    const UNIMPLEMENTED: &str = "12";
+    [
+        ("content-type", "application/grpc"),
+        ("grpc-status", UNIMPLEMENTED),
+        (
+            "grpc-message",
+            "this address serves HTTP; gRPC has an address of its own, port 50050 unless the server was told another",
+        ),
+    ]
 }
 
 async fn method_not_allowed(method: Method) -> Problem {

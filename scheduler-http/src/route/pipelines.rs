@@ -18,9 +18,10 @@ use crate::config::HttpConfig;
 use crate::extract::{self, FromPairs, InApplication, InPipeline, Pairs, Query, once, unknown};
 use crate::problem::Problem;
 use crate::wire::Items;
-use crate::wire::pipeline::{NewPipelineBody, PipelineBody, PipelineChangeBody, ScaleBody};
+use crate::wire::pipeline::{NewPipelineBody, PipelineChangeBody, ScaleBody};
 use crate::wire::plan::PlanBody;
 use crate::wire::policy;
+use crate::wire::shown::PipelineBody;
 
 /// A pipeline in the path.
 #[derive(IntoParams)]

@@ -6,6 +6,7 @@ pub(crate) mod options;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod policy;
+pub(crate) mod shown;
 pub(crate) mod task;
 
 use serde::Serialize;

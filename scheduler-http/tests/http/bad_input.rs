@@ -494,3 +494,18 @@ async fn unknown_paths_and_methods_are_problems_too() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_client_of_grpc_is_told_in_its_own_way_that_this_is_another_port() {
+    let world = World::new();
+    let request = Request::post("/scheduler.worker.v1.WorkerService/Session")
+        .header("content-type", "application/grpc")
+        .body(Body::empty())
+        .unwrap();
+    let answer = world.send(request).await;
+    assert_eq!(
+        (answer.status, answer.header("grpc-status")),
+        (StatusCode::OK, "12")
+    );
+    assert!(answer.header("grpc-message").contains("50050"));
+}

@@ -32,7 +32,8 @@ impl LocalNode {
         if is_ours {
             Ok(id.shard)
         } else {
-            Err(ApiError::not_found("task", id))
+            let name = format!("{id} in pipeline {}", pipeline.path.pipeline);
+            Err(ApiError::not_found("task", name))
         }
     }
 

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod change;
+mod check;
 mod deletion;
 pub(crate) mod error;
 mod find;

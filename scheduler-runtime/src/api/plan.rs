@@ -6,7 +6,7 @@ use scheduler_core::port::gateway::{ApiError, Caller, NewPipeline};
 use scheduler_core::port::inspect::Plan;
 
 use super::LocalNode;
-use super::admin::{check_definition, check_policy};
+use super::check::{check_definition, check_policy};
 
 impl LocalNode {
     /// Checks all that is checked as a pipeline is created.

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use scheduler_core::id::{Offset, Partition};
 use scheduler_core::policy::{PipelinePolicy, Timeouts};
 use scheduler_core::port::gateway::{
     AdminApi as _, ApiError, PipelineChange, TaskApi as _, TaskState, Verdict, WorkerApi as _, WorkerCommand,
     WorkerEvent,
 };
+use scheduler_core::task::TaskSpec;
 
 use crate::world::{ANNA, BERT, EVER, Worker, World, create, held, report, soon, success, tasks};
 
@@ -219,4 +221,35 @@ async fn unary_reports_are_saved_when_they_answer_and_name_only_partitions_that_
         soon(node.task(&path, ids[0])).await.unwrap().state,
         TaskState::Succeeded
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_in_this_process_that_panics_has_failed_and_its_worker_goes_on() {
+    let node = World::default().start().await;
+    let path = create(&node, "p").await;
+    let worker = tokio::spawn({
+        let (node, path) = (node.clone(), path.clone());
+        async move {
+            node.work(&path, 1, async |params: Bytes| {
+                assert!(params != "bad", "a bug of the handler");
+                Ok(params)
+            })
+            .await
+        }
+    });
+    let both = ["bad", "good"].map(TaskSpec::new);
+    let ids = soon(node.submit(&path, both.into())).await.unwrap();
+    let bad = soon(node.wait(&path, ids[0], EVER)).await.unwrap();
+    assert_eq!(
+        (bad.state, bad.error.as_str()),
+        (TaskState::Dead, "panicked: a bug of the handler")
+    );
+    assert_eq!(bad.attempts.0, PipelinePolicy::default().retry.max_attempts);
+    let good = soon(node.wait(&path, ids[1], EVER)).await.unwrap();
+    assert_eq!(
+        (good.state, &good.output[..]),
+        (TaskState::Succeeded, &b"good"[..])
+    );
+    soon(node.shutdown()).await;
+    soon(worker).await.unwrap().unwrap();
 }

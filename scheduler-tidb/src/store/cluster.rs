@@ -10,7 +10,8 @@ use scheduler_core::port::store::StoreError;
 use sqlx::{Connection, MySqlConnection};
 
 use super::TidbStore;
-use super::catalog::{Kind, changed_after, key_hash, name};
+use super::catalog::Kind;
+use super::snapshot::{changed_after, key_hash, name};
 use crate::database::tries;
 use crate::error::Fail;
 

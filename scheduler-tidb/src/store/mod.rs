@@ -6,6 +6,7 @@ mod checkpoint;
 mod cluster;
 mod row;
 mod save;
+mod snapshot;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,72 +1,66 @@
-//! All sessions of a worker against a model of nodes: partitions move, links break, and every task runs once.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "small worlds, where surprises end the test"
-)]
+//! Nodes that partitions move between, and a worker with a session at each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proptest::prelude::*;
+
 use scheduler_proto::worker::report::Outcome;
 use scheduler_proto::worker::session_request::Kind as Said;
 use scheduler_proto::worker::session_response::Kind as Told;
 use scheduler_proto::worker::{Lease, LeaseRef, Leases, Report, Settled, Welcome};
 use scheduler_sdk::session::{Fleet, Input, LeaseKey, Located, Output, SessionConfig, Site};
 
-type Task = (u32, u64);
+pub(crate) type Task = (u32, u64);
 
 /// A shard as its owner saves it: what is to be done, what the worker has, what is done.
 #[derive(Debug, Default)]
-struct Shard {
-    ready: VecDeque<u64>,
+pub(crate) struct Shard {
+    pub(crate) ready: VecDeque<u64>,
     /// Attempts, and which of its owners granted them.
-    leased: BTreeMap<u64, (u32, u32)>,
+    pub(crate) leased: BTreeMap<u64, (u32, u32)>,
     /// Counts its owners.
-    epoch: u32,
-    done: BTreeSet<u64>,
-    attempts: BTreeMap<u64, u32>,
-    next: u64,
+    pub(crate) epoch: u32,
+    pub(crate) done: BTreeSet<u64>,
+    pub(crate) attempts: BTreeMap<u64, u32>,
+    pub(crate) next: u64,
     /// Reports of the present session.
-    reported: u64,
+    pub(crate) reported: u64,
 }
 
 /// A stream between the worker and a node, with what is on its way.
 #[derive(Debug, Default)]
-struct Stream {
-    is_greeted: bool,
-    credit: u32,
-    waits: bool,
+pub(crate) struct Stream {
+    pub(crate) is_greeted: bool,
+    pub(crate) credit: u32,
+    pub(crate) waits: bool,
     /// Of a stream for everything: partitions that have left its node.
-    gone: BTreeSet<usize>,
-    to_node: VecDeque<Said>,
-    to_worker: VecDeque<Told>,
+    pub(crate) gone: BTreeSet<usize>,
+    pub(crate) to_node: VecDeque<Said>,
+    pub(crate) to_worker: VecDeque<Told>,
 }
 
-struct World {
-    fleet: Fleet,
-    now: Duration,
-    shards: Vec<Shard>,
-    owner: Vec<usize>,
-    streams: BTreeMap<Site, Stream>,
-    numbers: BTreeSet<u64>,
-    running: BTreeSet<LeaseKey>,
-    started: BTreeMap<Task, u32>,
-    concurrency: usize,
-    messages: u32,
+pub(crate) struct World {
+    pub(crate) fleet: Fleet,
+    pub(crate) now: Duration,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) owner: Vec<usize>,
+    pub(crate) streams: BTreeMap<Site, Stream>,
+    pub(crate) numbers: BTreeSet<u64>,
+    pub(crate) running: BTreeSet<LeaseKey>,
+    pub(crate) started: BTreeMap<Task, u32>,
+    pub(crate) concurrency: usize,
+    pub(crate) messages: u32,
     /// On its way.
-    answer: Option<Located>,
+    pub(crate) answer: Option<Located>,
 }
 
-fn address(node: usize) -> String {
+pub(crate) fn address(node: usize) -> String {
     format!("http://n{node}")
 }
 
 impl World {
-    fn new(nodes: usize, partitions: usize, concurrency: u32) -> Self {
+    pub(crate) fn new(nodes: usize, partitions: usize, concurrency: u32) -> Self {
         let config = SessionConfig {
             application: "app".into(),
             pipeline: "ocr".into(),
@@ -91,7 +85,7 @@ impl World {
         }
     }
 
-    fn here(&self, site: &Site, partition: usize) -> bool {
+    pub(crate) fn here(&self, site: &Site, partition: usize) -> bool {
         match site {
             Site::Home => self
                 .streams
@@ -101,7 +95,7 @@ impl World {
         }
     }
 
-    fn worker(&mut self, act: impl FnOnce(&mut Fleet, &mut Vec<(Site, Output)>)) {
+    pub(crate) fn worker(&mut self, act: impl FnOnce(&mut Fleet, &mut Vec<(Site, Output)>)) {
         let mut out = Vec::new();
         act(&mut self.fleet, &mut out);
         self.fleet.flush(self.now, &mut out);
@@ -131,7 +125,7 @@ impl World {
         self.streams.retain(|site, _| sites.contains(site));
     }
 
-    fn connect(&mut self, site: &Site) -> bool {
+    pub(crate) fn connect(&mut self, site: &Site) -> bool {
         if self.streams.contains_key(site) || !self.fleet.sites().any(|known| known == site) {
             return false;
         }
@@ -140,14 +134,14 @@ impl World {
         true
     }
 
-    fn cut(&mut self, site: &Site) {
+    pub(crate) fn cut(&mut self, site: &Site) {
         if self.streams.remove(site).is_some() {
             self.worker(|fleet, out| fleet.handle(site, Input::Disconnected, out));
         }
     }
 
     /// Asks who owns what if that is wanted, or hears the answer to the last question, which may be old by then.
-    fn locate(&mut self) -> bool {
+    pub(crate) fn locate(&mut self) -> bool {
         if let Some(owners) = self.answer.take() {
             self.worker(|fleet, out| fleet.located(owners, out));
             return true;
@@ -161,13 +155,13 @@ impl World {
         wants
     }
 
-    fn learn_owners(&mut self) {
+    pub(crate) fn learn_owners(&mut self) {
         self.locate();
         self.locate();
     }
 
     /// A node looks at one message.
-    fn node_turn(&mut self, site: &Site) -> bool {
+    pub(crate) fn node_turn(&mut self, site: &Site) -> bool {
         let Some(said) = self
             .streams
             .get_mut(site)
@@ -221,7 +215,7 @@ impl World {
         true
     }
 
-    fn take(&mut self, site: &Site, reports: Vec<Report>) {
+    pub(crate) fn take(&mut self, site: &Site, reports: Vec<Report>) {
         for report in reports {
             let (partition, offset, _) = key_of(&report.r#ref.unwrap());
             if !self.here(site, partition as usize) {
@@ -242,7 +236,7 @@ impl World {
         }
     }
 
-    fn dispatch(&mut self, site: &Site) {
+    pub(crate) fn dispatch(&mut self, site: &Site) {
         let is_here: Vec<bool> = (0..self.shards.len())
             .map(|partition| self.here(site, partition))
             .collect();
@@ -286,7 +280,7 @@ impl World {
     }
 
     /// The worker looks at one message.
-    fn worker_turn(&mut self, site: &Site) -> bool {
+    pub(crate) fn worker_turn(&mut self, site: &Site) -> bool {
         let Some(told) = self
             .streams
             .get_mut(site)
@@ -299,7 +293,7 @@ impl World {
         true
     }
 
-    fn arrive(&mut self, partition: usize) {
+    pub(crate) fn arrive(&mut self, partition: usize) {
         let shard = &mut self.shards[partition];
         shard.ready.push_back(shard.next);
         shard.next += 1;
@@ -308,7 +302,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self) -> bool {
+    pub(crate) fn finish(&mut self) -> bool {
         let Some(lease) = self.running.pop_first() else {
             return false;
         };
@@ -318,7 +312,7 @@ impl World {
     }
 
     /// The old owner says goodbye if its stream is there; the new one has sessions introduced anew.
-    fn migrate(&mut self, partition: usize, to: usize) {
+    pub(crate) fn migrate(&mut self, partition: usize, to: usize) {
         let from = Site::Node(address(self.owner[partition]).into());
         let to_site = Site::Node(address(to).into());
         if from == to_site {
@@ -341,12 +335,12 @@ impl World {
         }
     }
 
-    fn sites(&self) -> Vec<Site> {
+    pub(crate) fn sites(&self) -> Vec<Site> {
         self.fleet.sites().cloned().collect()
     }
 
     /// Everything on its way arrives, and what is closed is opened.
-    fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         let mut rounds = 0;
         loop {
             rounds += 1;
@@ -362,7 +356,7 @@ impl World {
     }
 
     /// Nothing is on its way any more: leases of earlier owners that did not reach the worker go back. Whether there were any.
-    fn end_grace(&mut self) -> bool {
+    pub(crate) fn end_grace(&mut self) -> bool {
         let mut went_back = false;
         for (partition, shard) in (0..).zip(&mut self.shards) {
             let epoch = shard.epoch;
@@ -383,7 +377,7 @@ impl World {
         went_back
     }
 
-    fn check_nobody_starves(&self) {
+    pub(crate) fn check_nobody_starves(&self) {
         let ready: usize = self.shards.iter().map(|shard| shard.ready.len()).sum();
         assert!(
             ready == 0 || self.running.len() == self.concurrency,
@@ -393,167 +387,8 @@ impl World {
     }
 }
 
-type LeaseRefKey = (u32, u64, u32);
+pub(crate) type LeaseRefKey = (u32, u64, u32);
 
-fn key_of(lease: &LeaseRef) -> LeaseRefKey {
+pub(crate) fn key_of(lease: &LeaseRef) -> LeaseRefKey {
     (lease.partition, lease.offset, lease.attempt)
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Arrive(usize),
-    Node(usize),
-    Worker(usize),
-    Connect(usize),
-    Cut(usize),
-    Move(usize, usize),
-    Locate,
-    Finish,
-    Calm,
-}
-
-const PARTITIONS: usize = 5;
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0..PARTITIONS).prop_map(Step::Arrive),
-        4 => (0..4usize).prop_map(Step::Node),
-        4 => (0..4usize).prop_map(Step::Worker),
-        2 => (0..4usize).prop_map(Step::Connect),
-        1 => (0..4usize).prop_map(Step::Cut),
-        1 => (0..PARTITIONS, 0..3usize).prop_map(|(partition, to)| Step::Move(partition, to)),
-        2 => Just(Step::Locate),
-        3 => Just(Step::Finish),
-        1 => Just(Step::Calm),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
-    #[test]
-    fn every_task_runs_once_wherever_its_partition_goes(
-        nodes in 1..4usize,
-        concurrency in 1..6u32,
-        steps in proptest::collection::vec(step(), 0..200),
-    ) {
-        let mut world = World::new(nodes, PARTITIONS, concurrency);
-        let site = |world: &World, index: usize| world.sites().get(index).cloned();
-        for step in steps {
-            match step {
-                Step::Arrive(partition) => world.arrive(partition),
-                Step::Node(at) => if let Some(site) = site(&world, at) { world.node_turn(&site); },
-                Step::Worker(at) => if let Some(site) = site(&world, at) { world.worker_turn(&site); },
-                Step::Connect(at) => if let Some(site) = site(&world, at) { world.connect(&site); },
-                Step::Cut(at) => if let Some(site) = site(&world, at) { world.cut(&site); },
-                // A node that serves everything through itself has no moves that the worker sees.
-                Step::Move(partition, to) => if nodes > 1 { world.migrate(partition, to % nodes) },
-                Step::Locate => _ = world.locate(),
-                Step::Finish => _ = world.finish(),
-                Step::Calm => world.calm(),
-            }
-        }
-        world.calm();
-        world.check_nobody_starves();
-        while world.finish() {
-            world.calm();
-            world.check_nobody_starves();
-        }
-        for (partition, shard) in world.shards.iter().enumerate() {
-            prop_assert_eq!(shard.done.len() as u64, shard.next, "partition {} has tasks that are not done", partition);
-            prop_assert!(shard.leased.is_empty());
-        }
-        prop_assert!(world.started.values().all(|times| *times == 1), "{:?}", world.started);
-        prop_assert_eq!(world.fleet.unsettled(), 0);
-        // Nothing happens: nothing is said.
-        let before = world.messages;
-        world.calm();
-        world.worker(|_, _| ());
-        prop_assert_eq!(world.messages, before);
-    }
-}
-
-#[test]
-fn a_worker_for_one_task_at_a_time_does_the_work_of_three_owners() {
-    let mut world = World::new(3, 3, 1);
-    world.calm();
-    assert_eq!(world.sites().len(), 3);
-    for partition in (0..3).cycle().take(30) {
-        world.arrive(partition);
-    }
-    world.calm();
-    while world.finish() {
-        world.calm();
-        world.check_nobody_starves();
-    }
-    assert_eq!(world.started.len(), 30);
-    assert!(world.started.values().all(|times| *times == 1));
-}
-
-#[test]
-fn addresses_out_of_reach_are_reached_through_the_configured_one() {
-    let mut world = World::new(2, 2, 1);
-    for _ in 0..3 {
-        world.learn_owners();
-        for site in world.sites() {
-            world.worker(|fleet, out| fleet.handle(&site, Input::Disconnected, out));
-        }
-    }
-    world.learn_owners();
-    assert_eq!(world.sites(), [Site::Home]);
-    assert!(!world.fleet.wants_owners());
-    // They may be reached later: they are tried again, less and less often.
-    assert_eq!(world.fleet.look_again_after(), Some(2));
-    let owners = Located::Owners((0..2).zip((0..2).map(address)).collect());
-    world.fleet.asked();
-    world.worker(|fleet, out| fleet.located(owners, out));
-    assert_eq!(world.sites().len(), 2);
-    world.calm();
-    assert_eq!(world.fleet.look_again_after(), Some(1));
-    for partition in 0..2 {
-        world.arrive(partition);
-    }
-    world.calm();
-    while world.finish() {
-        world.calm();
-    }
-    assert_eq!(world.started.len(), 2);
-}
-
-#[test]
-fn a_worker_that_begins_before_its_shards_are_up_asks_until_it_knows_their_owners() {
-    let mut world = World::new(2, 2, 1);
-    let nowhere = BTreeMap::from([(0, String::new()), (1, String::new())]);
-    world.fleet.asked();
-    world.worker(|fleet, out| fleet.located(Located::Owners(nowhere), out));
-    assert_eq!(world.sites(), [Site::Home]);
-    assert!(world.fleet.wants_owners());
-    world.learn_owners();
-    assert_eq!(world.sites().len(), 2);
-    assert!(!world.sites().contains(&Site::Home));
-}
-
-#[test]
-fn servers_that_know_no_owners_and_single_ones_have_one_session() {
-    for located in [
-        Located::Unknown,
-        Located::Failed,
-        Located::Owners(BTreeMap::new()),
-        Located::Owners(BTreeMap::from([(0, String::new())])),
-        Located::Owners(BTreeMap::from([(0, address(1)), (1, address(1))])),
-    ] {
-        let mut world = World::new(1, 1, 1);
-        world.worker(|fleet, out| fleet.located(located, out));
-        assert_eq!(world.sites(), [Site::Home]);
-    }
-}
-
-#[test]
-fn owners_that_are_not_there_yet_are_asked_for_again_until_they_are() {
-    let mut world = World::new(2, 2, 1);
-    let nobody = BTreeMap::from([(0, String::new()), (1, String::new())]);
-    world.worker(|fleet, out| fleet.located(Located::Owners(nobody), out));
-    assert_eq!(world.sites(), [Site::Home]);
-    world.connect(&Site::Home);
-    world.calm();
-    assert_eq!(world.sites().len(), 2, "a session with each of the owners");
 }
