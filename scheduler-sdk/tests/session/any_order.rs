@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use scheduler_proto::worker::Stop;
 use scheduler_proto::worker::session_request::Kind as Request;
 use scheduler_proto::worker::session_response::Kind as Response;
-use scheduler_proto::worker::Stop;
 use scheduler_sdk::session::{Input, LeaseKey, Output};
 
 use crate::world::{World, done, key, leases, settled};
