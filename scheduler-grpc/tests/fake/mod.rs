@@ -119,6 +119,7 @@ impl FakeGateway {
             error: String::new(),
             dead_reason: None,
             params: Some(spec.params.clone()),
+            waiting: Some(Waiting::Behind { ahead: 3 }),
         })
     }
 

@@ -171,6 +171,7 @@ fn full_view() -> TaskView {
         error: "e".into(),
         dead_reason: Some(DeadReason::Undecodable),
         params: Some(Bytes::new()),
+        waiting: Some(Waiting::InLog { ahead: u64::MAX }),
     }
 }
 

@@ -96,6 +96,7 @@ pub(crate) fn view(id: TaskId, state: TaskState) -> TaskView {
         error: String::new(),
         dead_reason: (state == TaskState::Dead).then_some(DeadReason::Rejected),
         params: Some(Bytes::from_static(b"\xff")),
+        waiting: None,
     }
 }
 
