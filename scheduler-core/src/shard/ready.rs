@@ -60,7 +60,10 @@ impl Ready {
     /// it from below is not counted.
     pub(super) fn ahead_of(&self, slots: &[Slot], id: u32) -> u64 {
         let above = usize::from(slots[id as usize].priority.level()) + 1;
-        let above: u64 = self.queues[above..].iter().map(|queue| u64::from(queue.len())).sum();
+        let above: u64 = self.queues[above..]
+            .iter()
+            .map(|queue| u64::from(queue.len()))
+            .sum();
         let most = usize::try_from(MOST_AHEAD).unwrap_or(usize::MAX);
         above + List::before(slots, id).take(most).count() as u64
     }

@@ -63,5 +63,8 @@ fn a_long_queue_is_not_walked_to_its_end() {
     world.open(1, ANNA);
     world.tasks(0, 3_000);
     assert_eq!(waiting(&world, 999), Some(Waiting::Behind { ahead: 999 }));
-    assert_eq!(waiting(&world, 2_999), Some(Waiting::Behind { ahead: MOST_AHEAD }));
+    assert_eq!(
+        waiting(&world, 2_999),
+        Some(Waiting::Behind { ahead: MOST_AHEAD })
+    );
 }

@@ -42,11 +42,21 @@ fn who_asks_for_a_task_that_waits_is_told_why() {
         assert_eq!(told(&pipeline, &after, "behind_others").await["ahead"], 1);
         let ids = pipeline.submit_all((0..4).map(|n| json!({"n": n}))).await;
         let last = told(&pipeline, &ids[3], "in_log").await;
-        assert!(last["ahead"].as_u64().is_some_and(|ahead| (1..=3).contains(&ahead)), "{last}");
-        pipeline.post(&format!("/tasks/{running}/cancel"), &json!({})).await;
+        assert!(
+            last["ahead"]
+                .as_u64()
+                .is_some_and(|ahead| (1..=3).contains(&ahead)),
+            "{last}"
+        );
+        pipeline
+            .post(&format!("/tasks/{running}/cancel"), &json!({}))
+            .await;
         for id in [&next, &after, &ids[3]] {
             let ended = pipeline.ended(id).await;
-            assert_eq!((&ended["state"], &ended["waiting"]), (&json!("succeeded"), &Value::Null));
+            assert_eq!(
+                (&ended["state"], &ended["waiting"]),
+                (&json!("succeeded"), &Value::Null)
+            );
         }
         world.stop().await;
     });

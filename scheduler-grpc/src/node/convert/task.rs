@@ -2,7 +2,9 @@
 
 use scheduler_core::id::{Attempt, Offset, Partition, PipelineId, ShardId, TaskId};
 use scheduler_core::outcome::{DeadReason, DeadTask};
-use scheduler_core::port::gateway::{DeadSelection, Page, PageCursor, TaskFilter, TaskState, TaskView, Waiting};
+use scheduler_core::port::gateway::{
+    DeadSelection, Page, PageCursor, TaskFilter, TaskState, TaskView, Waiting,
+};
 use scheduler_core::task::{Priority, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 use scheduler_proto::api::TaskState as WireState;

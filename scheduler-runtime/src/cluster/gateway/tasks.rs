@@ -7,7 +7,7 @@ use scheduler_core::id::{Partition, TaskId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{
-    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskStream, TaskView,
+    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskState, TaskStream, TaskView, Waiting,
 };
 use scheduler_core::task::TaskSpec;
 use tokio::time::Instant;
