@@ -17,7 +17,7 @@ use self::dues::Dues;
 use crate::checkpoint::Checkpoint;
 use crate::id::{CheckpointId, Offset, Partition, WorkerId};
 use crate::policy::PipelinePolicy;
-use crate::port::gateway::{Lease, WorkerCommand, WorkerEvent, WorkerHello};
+use crate::port::gateway::{Lease, Waiting, WorkerCommand, WorkerEvent, WorkerHello};
 use crate::session::{Hellos, Session, SessionId};
 use crate::shard::{Answer, Counts, Input, Output, PageId, Shard};
 use crate::task::Record;
@@ -251,6 +251,20 @@ impl PipelineNode {
             .map(Shard::counts)
             .fold(Counts::default(), |sum, counts| sum + counts);
         (sum, self.by_worker.len() as u64)
+    }
+
+    /// Why a task of one of its partitions does not run; `None` if it runs. That it has not ended is for the caller to know.
+    pub fn waiting(&self, partition: Partition, offset: Offset) -> Option<Waiting> {
+        let Some(shard) = self.shards.get(&partition) else {
+            return Some(Waiting::ShardIsAway);
+        };
+        let has_workers = || !self.sessions.is_empty() || shard.counts().running > 0;
+        match shard.waiting(offset)? {
+            told @ (Waiting::NotDue | Waiting::PastOwner) => Some(told),
+            _ if self.paused => Some(Waiting::Paused),
+            _ if !has_workers() => Some(Waiting::NoWorker),
+            told => Some(told),
+        }
     }
 
     /// How often a worker of a pipeline must give a sign of life: often enough that two may be lost before its leases are.

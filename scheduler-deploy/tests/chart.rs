@@ -246,8 +246,18 @@ fn a_chart_lies_below_the_roots_where_there_are_some() {
         |path: PathBuf| Chart::read(&deployment(path.to_str().unwrap(), ""), &[root.path().to_owned()]);
     assert!(read(inside.clone()).is_ok());
     let up = inside.join("../..").join(outside.path().file_name().unwrap());
-    for path in [outside.path().to_owned(), up, root.path().join("link")] {
-        refused(read(path), "chart", "there is no chart directory");
+    for path in [
+        outside.path().to_owned(),
+        up,
+        root.path().join("link"),
+        root.path().join("nothing"),
+    ] {
+        refused(read(path.clone()), "chart", "there is no chart directory");
+        refused(
+            read(path),
+            "chart",
+            "below one of those that its operator allows (--chart-root)",
+        );
     }
 }
 

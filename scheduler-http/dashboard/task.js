@@ -13,6 +13,7 @@ export function task({ act }, application, name, id) {
       el("h2", {}, `Task ${task.id}`),
       facts([
         ["state", state(task.state)],
+        ["why it waits", task.waiting?.detail],
         ["attempts", task.attempts],
         ["priority", task.priority],
         ["accepted", moment(task.submitted_at)],

@@ -111,7 +111,7 @@ impl Node<'_> {
         let response = request
             .send()
             .await
-            .with_context(|| format!("{} does not answer", self.url))?;
+            .with_context(|| format!("{} does not answer as the HTTP API of a node does", self.url))?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
             return Ok(None);

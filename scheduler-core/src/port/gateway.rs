@@ -3,6 +3,7 @@
 //! Adapters of transports (gRPC, HTTP) call it; the runtime implements it. Whoever calls has been authenticated into a [`Caller`],
 //! and sees nothing that is not its client's.
 
+mod waiting;
 mod worker;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+pub use self::waiting::{MOST_AHEAD, Waiting};
 pub use self::worker::{
     CommandSink, EventSource, HeldLease, Lease, Location, Report, Verdict, WorkerApi, WorkerCommand,
     WorkerEvent, WorkerHello, WorkerSession,
@@ -370,6 +372,8 @@ pub struct TaskView {
     pub dead_reason: Option<DeadReason>,
     /// What was submitted, where it is still known.
     pub params: Option<Bytes>,
+    /// Why it does not run, of one that waits and was asked for by itself; lists and watchers are not told.
+    pub waiting: Option<Waiting>,
 }
 
 /// Which tasks are asked for.

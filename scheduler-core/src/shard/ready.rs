@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::slab::{List, Slot};
+use crate::port::gateway::MOST_AHEAD;
 use crate::task::Priority;
 use crate::time::{Timestamp, millis};
 
@@ -53,6 +54,18 @@ impl Ready {
     /// All of them, those first that would be the last to be given out if none aged.
     pub(super) fn last_first<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = u32> + 'a {
         self.queues.iter().flat_map(|queue| queue.iter_back(slots))
+    }
+
+    /// How many are before a task that is in here: all of higher priorities, and of its own at most [`MOST_AHEAD`]. What has aged past
+    /// it from below is not counted.
+    pub(super) fn ahead_of(&self, slots: &[Slot], id: u32) -> u64 {
+        let above = usize::from(slots[id as usize].priority.level()) + 1;
+        let above: u64 = self.queues[above..]
+            .iter()
+            .map(|queue| u64::from(queue.len()))
+            .sum();
+        let most = usize::try_from(MOST_AHEAD).unwrap_or(usize::MAX);
+        above + List::before(slots, id).take(most).count() as u64
     }
 
     /// The next task; it stays in its queue.

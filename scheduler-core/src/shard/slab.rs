@@ -226,6 +226,12 @@ impl List {
         std::iter::successors(Some(self.tail).filter(|tail| *tail != NIL), before)
     }
 
+    /// Those that are before a member in its list, the nearest first.
+    pub(super) fn before(slots: &[Slot], id: u32) -> impl Iterator<Item = u32> {
+        let before = |id: &u32| Some(slots[*id as usize].prev).filter(|prev| *prev != NIL);
+        std::iter::successors(before(&id), before)
+    }
+
     pub(super) fn unlink(&mut self, slots: &mut [Slot], id: u32) {
         let Slot { next, prev, .. } = slots[id as usize];
         if prev == NIL {

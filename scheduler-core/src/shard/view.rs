@@ -5,7 +5,7 @@ use super::slab::{Flags, State};
 use super::{Bytes, DeadTask, Offset, Shard, Timestamp};
 use crate::id::{Attempt, WorkerId};
 use crate::outcome::FinishedTask;
-use crate::port::gateway::{TaskState, TaskView};
+use crate::port::gateway::{TaskState, TaskView, Waiting};
 use crate::task::Priority;
 
 /// What a shard knows of a task.
@@ -125,7 +125,29 @@ impl Shard {
             error: notes.error,
             dead_reason: None,
             params: Some(self.slab.payloads[id as usize].params.clone()),
+            waiting: None,
         }
+    }
+
+    /// Why the task at `offset` does not run, as far as this shard knows; `None` if it runs.
+    ///
+    /// Of one that is not in memory it takes for granted that it has not ended.
+    pub fn waiting(&self, offset: Offset) -> Option<Waiting> {
+        let tail = self.ring.tail();
+        let Some(id) = self.slot_of(offset.0) else {
+            return Some(match offset.0.checked_sub(tail) {
+                Some(ahead) => Waiting::InLog { ahead },
+                None => Waiting::InStore,
+            });
+        };
+        Some(match self.slot(id).state {
+            State::Leased => return None,
+            State::Delayed | State::Parked => Waiting::NotDue,
+            State::Unsure => Waiting::PastOwner,
+            State::Ready | State::Free => Waiting::Behind {
+                ahead: self.ready.ahead_of(&self.slab.slots, id),
+            },
+        })
     }
 
     /// Live and unsaved tasks with offsets below `before` in a `wanted` state, the highest first, at most `limit`.

@@ -4,6 +4,7 @@
 
 mod settled;
 mod shared;
+mod waiting;
 mod world;
 
 use std::sync::Arc;

@@ -22,7 +22,12 @@ pub(super) struct ChartFiles {
 impl ChartFiles {
     /// Opens the chart that a deployment names: a directory, or `file://` and a directory.
     pub(super) fn open(chart: &str, roots: &[PathBuf]) -> Result<Self, DeployError> {
-        let takes = "this deployer takes a directory of this machine, as a path or as file:///path";
+        // The same whether the directory is there or not.
+        let takes = if roots.is_empty() {
+            "this deployer takes a directory of this machine, as a path or as file:///path"
+        } else {
+            "this deployer takes a directory of this machine, as a path or as file:///path, below one of those that its operator allows (--chart-root)"
+        };
         if chart.is_empty() {
             return Err(invalid("chart", format!("must not be empty; {takes}")));
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use scheduler_core::id::TaskId;
 use scheduler_core::outcome::DeadReason;
-use scheduler_core::port::gateway::{TaskState, TaskView};
+use scheduler_core::port::gateway::{TaskState, TaskView, Waiting};
 use scheduler_core::task::Priority;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -136,6 +136,32 @@ pub(crate) struct TaskBody {
     #[serde(skip_serializing_if = "Bytes::is_empty", serialize_with = "opaque")]
     #[schema(value_type = Option<serde_json::Value>)]
     params: Bytes,
+    /// Why it does not run; of a task that waits, where one is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<WaitingBody>,
+}
+
+/// Why a task does not run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Waiting, example = json!({"reason": "behind_others", "detail": "12 tasks of its shard are before it", "ahead": 12}))]
+pub(crate) struct WaitingBody {
+    /// `not_due`, `paused`, `no_worker`, `behind_others`, `in_log`, `in_store`, `past_owner` or `shard_is_away`.
+    reason: &'static str,
+    /// The same for people.
+    detail: String,
+    /// How many tasks are before it, where that is known; of its own priority at most 1000 are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead: Option<u64>,
+}
+
+impl From<Waiting> for WaitingBody {
+    fn from(waiting: Waiting) -> Self {
+        Self {
+            reason: waiting.reason(),
+            detail: waiting.to_string(),
+            ahead: waiting.ahead(),
+        }
+    }
 }
 
 pub(super) fn opaque<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
@@ -158,6 +184,7 @@ impl From<TaskView> for TaskBody {
             error: view.error,
             dead_reason: view.dead_reason.map(ReasonText::from),
             params: view.params.unwrap_or_default(),
+            waiting: view.waiting.map(WaitingBody::from),
         }
     }
 }

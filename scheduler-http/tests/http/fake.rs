@@ -17,7 +17,7 @@ use scheduler_core::port::deploy::{Rollout, RolloutPhase};
 use scheduler_core::port::gateway::{
     AccessApi, AdminApi, ApiError, Caller, DeadSelection, HeldLease, Lease, Location, NewPipeline, Page,
     PageCursor, PipelineChange, PipelineCounts, PipelineLoad, PipelineView, Report, TaskApi, TaskFilter,
-    TaskState, TaskStream, TaskView, Verdict, WorkerApi, WorkerHello, WorkerSession,
+    TaskState, TaskStream, TaskView, Verdict, Waiting, WorkerApi, WorkerHello, WorkerSession,
 };
 use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
@@ -96,6 +96,7 @@ pub(crate) fn view(id: TaskId, state: TaskState) -> TaskView {
         error: String::new(),
         dead_reason: (state == TaskState::Dead).then_some(DeadReason::Rejected),
         params: Some(Bytes::from_static(b"\xff")),
+        waiting: (state == TaskState::Queued).then_some(Waiting::Behind { ahead: 12 }),
     }
 }
 

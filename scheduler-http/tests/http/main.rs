@@ -8,4 +8,5 @@ mod client;
 mod fake;
 mod mapping;
 mod openapi;
+mod paths;
 mod streams;

@@ -331,9 +331,11 @@ async fn a_task_is_read_cancelled_and_retried() {
         world.post(&format!("{task}/cancel"), "").await.json()["state"],
         "cancelled"
     );
+    let queued = world.post(&format!("{task}/retry"), "").await.json();
+    assert_eq!(queued["state"], "queued");
     assert_eq!(
-        world.post(&format!("{task}/retry"), "").await.json()["state"],
-        "queued"
+        queued["waiting"],
+        json!({"reason": "behind_others", "detail": "12 tasks of its shard are before it", "ahead": 12})
     );
     assert_eq!(
         world.gateway.take_calls(),

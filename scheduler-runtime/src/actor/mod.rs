@@ -38,7 +38,7 @@ use scheduler_core::pipeline::{Effect, Event};
 use scheduler_core::port::catalog::Pipeline;
 use scheduler_core::port::deploy::BusyWorker;
 use scheduler_core::port::gateway::{
-    HeldLease, Lease, Report, TaskState, WorkerCommand, WorkerEvent, WorkerHello,
+    HeldLease, Lease, Report, TaskState, Waiting, WorkerCommand, WorkerEvent, WorkerHello,
 };
 use scheduler_core::port::log::TaskLog;
 use scheduler_core::port::store::CheckpointStore;
@@ -100,6 +100,8 @@ pub(crate) enum Message {
     Extend(WorkerId, Vec<HeldLease>, oneshot::Sender<Vec<Answer>>),
     /// Somebody changes tasks of a partition: nothing of it, if what it stands on was read at another mark than the shard's, or under another owner.
     Change(Partition, Vec<Input>, Option<ReadAt>, oneshot::Sender<Changed>),
+    /// Why a task does not run, if it does not.
+    Explain(Partition, Offset, oneshot::Sender<Option<Waiting>>),
     /// What is known of tasks.
     Find(Partition, Vec<Offset>, oneshot::Sender<Vec<Found>>),
     /// Which tasks run for idempotency keys.
@@ -358,6 +360,9 @@ impl PipelineActor {
             Message::Extend(worker, leases, reply) => self.extend(now, worker, leases, reply),
             Message::Change(partition, inputs, read_at, reply) => {
                 self.change(now, partition, inputs, read_at, reply);
+            }
+            Message::Explain(partition, offset, reply) => {
+                let _ = reply.send(self.host.pipeline().waiting(partition, offset));
             }
             Message::Find(partition, offsets, reply) => {
                 let find = |offset| self.find(partition, offset);

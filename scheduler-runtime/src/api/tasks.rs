@@ -12,7 +12,7 @@ use scheduler_core::key::KeyHash;
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{
-    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskState, TaskStream, TaskView,
+    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskState, TaskStream, TaskView, Waiting,
 };
 use scheduler_core::shard::{Answer, Input};
 use scheduler_core::task::TaskSpec;
@@ -175,7 +175,17 @@ impl TaskApi for LocalNode {
     async fn task(&self, path: &PipelinePath, id: TaskId) -> Result<TaskView, ApiError> {
         let served = self.served(path)?;
         self.check_here(Self::shard_of(&served, id)?)?;
-        self.look_up(&served, id).await
+        let mut view = self.look_up(&served, id).await?;
+        view.waiting = match view.state {
+            // It may be in the store, of which its shard knows nothing.
+            TaskState::Delayed => Some(Waiting::NotDue),
+            TaskState::Queued => {
+                let explain = |reply| Message::Explain(id.shard.partition, id.offset, reply);
+                served.mailbox.ask(explain).await.flatten()
+            }
+            _ => None,
+        };
+        Ok(view)
     }
 
     async fn wait(&self, path: &PipelinePath, id: TaskId, patience: Duration) -> Result<TaskView, ApiError> {

@@ -23,6 +23,7 @@ fn blank(shard: ShardId, offset: Offset, state: TaskState, submitted_at: Timesta
         error: String::new(),
         dead_reason: None,
         params: None,
+        waiting: None,
     }
 }
 

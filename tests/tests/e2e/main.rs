@@ -25,5 +25,6 @@ mod scaling;
 mod storage;
 mod tasks;
 mod tenants;
+mod waiting;
 mod worker;
 mod world;

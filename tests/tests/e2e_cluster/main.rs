@@ -31,6 +31,8 @@ mod storage;
 mod tasks;
 #[path = "../e2e/tenants.rs"]
 mod tenants;
+#[path = "../e2e/waiting.rs"]
+mod waiting;
 #[path = "../e2e/worker.rs"]
 mod worker;
 #[path = "../e2e/world.rs"]

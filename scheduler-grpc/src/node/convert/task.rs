@@ -2,7 +2,9 @@
 
 use scheduler_core::id::{Attempt, Offset, Partition, PipelineId, ShardId, TaskId};
 use scheduler_core::outcome::{DeadReason, DeadTask};
-use scheduler_core::port::gateway::{DeadSelection, Page, PageCursor, TaskFilter, TaskState, TaskView};
+use scheduler_core::port::gateway::{
+    DeadSelection, Page, PageCursor, TaskFilter, TaskState, TaskView, Waiting,
+};
 use scheduler_core::task::{Priority, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 use scheduler_proto::api::TaskState as WireState;
@@ -130,7 +132,38 @@ pub(in crate::node) fn put_view(view: TaskView) -> wire::TaskView {
         error: view.error,
         dead_reason: put_reason(view.dead_reason),
         params: view.params,
+        waiting_for: put_waiting(view.waiting),
+        ahead: view.waiting.and_then(Waiting::ahead).unwrap_or_default(),
     }
+}
+
+fn put_waiting(waiting: Option<Waiting>) -> i32 {
+    i32::from(match waiting {
+        None => wire::WaitingFor::Unspecified,
+        Some(Waiting::NotDue) => wire::WaitingFor::NotDue,
+        Some(Waiting::Paused) => wire::WaitingFor::Paused,
+        Some(Waiting::NoWorker) => wire::WaitingFor::NoWorker,
+        Some(Waiting::Behind { .. }) => wire::WaitingFor::Behind,
+        Some(Waiting::InLog { .. }) => wire::WaitingFor::InLog,
+        Some(Waiting::InStore) => wire::WaitingFor::InStore,
+        Some(Waiting::PastOwner) => wire::WaitingFor::PastOwner,
+        Some(Waiting::ShardIsAway) => wire::WaitingFor::ShardIsAway,
+    })
+}
+
+fn waiting(reason: i32, ahead: u64) -> Decoded<Option<Waiting>> {
+    Ok(match wire::WaitingFor::try_from(reason) {
+        Ok(wire::WaitingFor::Unspecified) => None,
+        Ok(wire::WaitingFor::NotDue) => Some(Waiting::NotDue),
+        Ok(wire::WaitingFor::Paused) => Some(Waiting::Paused),
+        Ok(wire::WaitingFor::NoWorker) => Some(Waiting::NoWorker),
+        Ok(wire::WaitingFor::Behind) => Some(Waiting::Behind { ahead }),
+        Ok(wire::WaitingFor::InLog) => Some(Waiting::InLog { ahead }),
+        Ok(wire::WaitingFor::InStore) => Some(Waiting::InStore),
+        Ok(wire::WaitingFor::PastOwner) => Some(Waiting::PastOwner),
+        Ok(wire::WaitingFor::ShardIsAway) => Some(Waiting::ShardIsAway),
+        Err(_) => return Err(Malformed("reason to wait")),
+    })
 }
 
 pub(in crate::node) fn view(view: wire::TaskView) -> Decoded<TaskView> {
@@ -148,6 +181,7 @@ pub(in crate::node) fn view(view: wire::TaskView) -> Decoded<TaskView> {
         error: view.error,
         dead_reason: reason(view.dead_reason)?,
         params: view.params,
+        waiting: waiting(view.waiting_for, view.ahead)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use scheduler_core::id::{Offset, Partition, TaskId};
 use scheduler_core::outcome::{DeadReason, DeadTask};
-use scheduler_core::port::gateway::{DeadSelection, PageCursor, TaskState, TaskView};
+use scheduler_core::port::gateway::{DeadSelection, PageCursor, TaskState, TaskView, Waiting};
 use scheduler_core::task::{Priority, TaskOptions, TaskSpec};
 use scheduler_core::time::Timestamp;
 use scheduler_proto::api as wire;
@@ -188,6 +188,15 @@ pub(crate) fn task(view: TaskView) -> wire::Task {
             .map(|reason| dead_reason(reason).to_owned())
             .unwrap_or_default(),
         params: view.params,
+        waiting: view.waiting.map(waiting),
+    }
+}
+
+fn waiting(waiting: Waiting) -> wire::Waiting {
+    wire::Waiting {
+        reason: waiting.reason().to_owned(),
+        detail: waiting.to_string(),
+        ahead: waiting.ahead(),
     }
 }
 

@@ -7,7 +7,7 @@ use scheduler_core::id::{Partition, TaskId};
 use scheduler_core::name::PipelinePath;
 use scheduler_core::outcome::DeadTask;
 use scheduler_core::port::gateway::{
-    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskStream, TaskView,
+    ApiError, DeadSelection, Page, PageCursor, TaskApi, TaskFilter, TaskState, TaskStream, TaskView, Waiting,
 };
 use scheduler_core::task::TaskSpec;
 use tokio::time::Instant;
@@ -37,7 +37,14 @@ impl ClusterNode {
     /// A task whose shard nobody has just now: what the store says of it is true all the same.
     async fn stored(&self, id: TaskId, problem: ApiError) -> Result<TaskView, ApiError> {
         match self.local.look_up_stored(id).await? {
-            Some(view) => Ok(view),
+            Some(mut view) => {
+                view.waiting = match view.state {
+                    TaskState::Delayed => Some(Waiting::NotDue),
+                    TaskState::Queued => Some(Waiting::ShardIsAway),
+                    _ => None,
+                };
+                Ok(view)
+            }
             None => Err(problem),
         }
     }

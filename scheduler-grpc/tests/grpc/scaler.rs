@@ -1,17 +1,14 @@
 //! KEDA's external scaler over loopback.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod fake;
-
 use std::time::Duration;
 
-use fake::{Server, idle};
 use scheduler_core::port::gateway::PipelineLoad;
 use scheduler_grpc::server::GrpcConfig;
 use scheduler_proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use scheduler_proto::externalscaler::{GetMetricsRequest, IsActiveResponse, ScaledObjectRef};
 use tonic::{Code, Streaming};
+
+use crate::fake::{Server, idle};
 
 async fn start() -> (Server, ExternalScalerClient<tonic::transport::Channel>) {
     let config = GrpcConfig {

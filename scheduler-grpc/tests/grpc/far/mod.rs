@@ -1,14 +1,8 @@
-#![allow(
-    unreachable_pub,
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    clippy::wildcard_imports,
-    reason = "nobody reads its docs"
-)]
 //! The gateway of another node: it writes down what it is asked, and answers always the same.
 
-use std::sync::{Arc, Mutex};
+mod node;
+
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,16 +19,15 @@ use scheduler_core::port::gateway::*;
 use scheduler_core::port::log::TopicSettings;
 use scheduler_core::task::{Priority, TaskSpec};
 use scheduler_core::time::Timestamp;
-use scheduler_grpc::node::ClusterSecret;
-use scheduler_grpc::server::GrpcServer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-pub fn name(text: &str) -> Name {
+pub(crate) use node::{FarNode, Link};
+
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub fn path() -> PipelinePath {
+pub(crate) fn path() -> PipelinePath {
     PipelinePath {
         client: name("tenant"),
         application: name("docs"),
@@ -42,11 +35,11 @@ pub fn path() -> PipelinePath {
     }
 }
 
-pub fn id(offset: u64) -> TaskId {
+pub(crate) fn id(offset: u64) -> TaskId {
     ShardId::new(PipelineId(9), Partition(2)).task(Offset(offset))
 }
 
-pub fn lease(offset: u64, spec: TaskSpec) -> Lease {
+pub(crate) fn lease(offset: u64, spec: TaskSpec) -> Lease {
     Lease {
         partition: Partition(2),
         offset: Offset(offset),
@@ -61,22 +54,22 @@ pub fn lease(offset: u64, spec: TaskSpec) -> Lease {
 
 /// What a test holds of a session.
 #[derive(Debug)]
-pub struct FarSession {
-    pub hello: WorkerHello,
-    pub commands: mpsc::Receiver<Vec<WorkerCommand>>,
-    pub events: mpsc::UnboundedSender<Vec<WorkerEvent>>,
+pub(crate) struct FarSession {
+    pub(crate) hello: WorkerHello,
+    pub(crate) commands: mpsc::Receiver<Vec<WorkerCommand>>,
+    pub(crate) events: mpsc::UnboundedSender<Vec<WorkerEvent>>,
 }
 
 #[derive(Debug, Default)]
-pub struct FarGateway {
+pub(crate) struct FarGateway {
     calls: Mutex<Vec<String>>,
     /// What every call is answered, if set.
-    pub fails: Mutex<Option<fn() -> ApiError>>,
+    pub(crate) fails: Mutex<Option<fn() -> ApiError>>,
     sessions: Option<mpsc::UnboundedSender<FarSession>>,
 }
 
 impl FarGateway {
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<FarSession>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<FarSession>) {
         let (sessions, opened) = mpsc::unbounded_channel();
         let far = Self {
             sessions: Some(sessions),
@@ -85,7 +78,7 @@ impl FarGateway {
         (far, opened)
     }
 
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 
@@ -171,6 +164,7 @@ fn full_view() -> TaskView {
         error: "e".into(),
         dead_reason: Some(DeadReason::Undecodable),
         params: Some(Bytes::new()),
+        waiting: Some(Waiting::InLog { ahead: u64::MAX }),
     }
 }
 
@@ -434,79 +428,5 @@ impl WorkerApi for FarGateway {
             },
         ];
         self.note(format!("locate {path:?}"), locations)
-    }
-}
-
-/// A node on a port of its own. It ends when it is dropped.
-pub struct FarNode {
-    pub far: Arc<FarGateway>,
-    pub address: String,
-    pub sessions: mpsc::UnboundedReceiver<FarSession>,
-    running: tokio::task::JoinHandle<Result<(), scheduler_grpc::server::ServeError>>,
-}
-
-impl FarNode {
-    pub async fn start(secret: &str) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), secret)
-    }
-
-    pub fn on(listener: TcpListener, secret: &str) -> Self {
-        let (far, sessions) = FarGateway::new();
-        let far = Arc::new(far);
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        // What clients ask goes elsewhere, so that a node's call that lands there is seen.
-        let (public, _) = FarGateway::new();
-        let server = GrpcServer::new(Arc::new(public)).nodes(ClusterSecret::new(secret), far.clone());
-        Self {
-            far,
-            address,
-            sessions,
-            running: tokio::spawn(server.serve(listener, std::future::pending())),
-        }
-    }
-}
-
-impl Drop for FarNode {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
-}
-
-/// A way to a node that can be cut.
-pub struct Link {
-    pub address: String,
-    cuts: watch::Sender<u32>,
-    _running: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-impl Link {
-    pub async fn to(address: &str) -> Self {
-        let there = address.strip_prefix("http://").unwrap().to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let (cuts, seen) = watch::channel(0);
-        let running = tokio::spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let (there, mut seen) = (there.clone(), seen.clone());
-                seen.mark_unchanged();
-                tokio::spawn(async move {
-                    let mut far = TcpStream::connect(there).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => (),
-                        _ = seen.changed() => (),
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            cuts,
-            _running: tokio_util::task::AbortOnDropHandle::new(running),
-        }
-    }
-
-    pub fn cut(&self) {
-        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 }

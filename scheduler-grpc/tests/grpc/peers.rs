@@ -1,14 +1,9 @@
 //! Nodes over loopback: what is asked of a peer is what its gateway is asked, and what it answers comes back.
 
-#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
-
-mod far;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use far::{FarGateway, FarNode, id, name, path};
 use futures::StreamExt as _;
 use scheduler_core::id::{Attempt, Epoch, LeaseToken, Offset, Partition, PipelineId, ShardId, WorkerId};
 use scheduler_core::outcome::AttemptOutcome;
@@ -23,6 +18,8 @@ use scheduler_core::time::Timestamp;
 use scheduler_grpc::node::{ClusterSecret, GrpcPeers, PeersConfig};
 use scheduler_proto::node::node_service_client::NodeServiceClient;
 use tokio::net::TcpListener;
+
+use crate::far::{FarGateway, FarNode, Link, id, lease, name, path};
 
 fn peers() -> GrpcPeers {
     GrpcPeers::new(ClusterSecret::new("secret"), PeersConfig::default())
@@ -263,10 +260,7 @@ fn everything_said() -> Vec<WorkerCommand> {
 
 fn everything_told() -> Vec<WorkerEvent> {
     vec![
-        WorkerEvent::Leases(vec![
-            far::lease(1, full_spec()),
-            far::lease(2, TaskSpec::new("{}")),
-        ]),
+        WorkerEvent::Leases(vec![lease(1, full_spec()), lease(2, TaskSpec::new("{}"))]),
         WorkerEvent::Settled {
             partition: Partition(1),
             epoch: Epoch(2),
@@ -443,7 +437,7 @@ async fn a_node_that_is_silent_is_given_up() {
 #[tokio::test]
 async fn streams_end_when_their_connection_is_cut() {
     let mut node = FarNode::start("secret").await;
-    let link = far::Link::to(&node.address).await;
+    let link = Link::to(&node.address).await;
     let remote = peers().at(&link.address);
     let mut session = remote.attach(&path(), hello()).await.unwrap();
     let mut far = node.sessions.recv().await.unwrap();

@@ -1,13 +1,6 @@
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    clippy::wildcard_imports,
-    reason = "each test file uses its part, and nobody reads its docs"
-)]
 //! A fake gateway: it knows one client, one application and one pipeline, keeps tasks in a list, and hands a session's two ends to the test.
+
+mod server;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,30 +18,32 @@ use scheduler_core::task::TaskSpec;
 use scheduler_core::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use server::{Server, request};
+
 /// What a test holds of a session.
-pub struct SessionEnds {
-    pub hello: WorkerHello,
+pub(crate) struct SessionEnds {
+    pub(crate) hello: WorkerHello,
     /// Each item is one batch as the gateway got it; the channel closes when the session's sink is dropped.
-    pub commands: mpsc::Receiver<Vec<WorkerCommand>>,
-    pub events: mpsc::UnboundedSender<Vec<WorkerEvent>>,
+    pub(crate) commands: mpsc::Receiver<Vec<WorkerCommand>>,
+    pub(crate) events: mpsc::UnboundedSender<Vec<WorkerEvent>>,
 }
 
 #[derive(Debug)]
-pub struct FakeGateway {
+pub(crate) struct FakeGateway {
     /// What was submitted, by offset.
-    pub submitted: Mutex<Vec<TaskSpec>>,
+    pub(crate) submitted: Mutex<Vec<TaskSpec>>,
     /// What the calls that wait were given as their patience.
-    pub patiences: Mutex<Vec<Duration>>,
-    pub reports: Mutex<Vec<Report>>,
-    pub changes: Mutex<Vec<PipelineChange>>,
-    pub created: Mutex<Vec<NewPipeline>>,
-    pub ready: watch::Sender<bool>,
+    pub(crate) patiences: Mutex<Vec<Duration>>,
+    pub(crate) reports: Mutex<Vec<Report>>,
+    pub(crate) changes: Mutex<Vec<PipelineChange>>,
+    pub(crate) created: Mutex<Vec<NewPipeline>>,
+    pub(crate) ready: watch::Sender<bool>,
     /// What the pipeline has to do, or why that is not known.
-    pub load: watch::Sender<Result<PipelineLoad, String>>,
+    pub(crate) load: watch::Sender<Result<PipelineLoad, String>>,
     /// A permit for each batch that may go on, where a test wants to hold them up.
-    pub gate: Option<Arc<tokio::sync::Semaphore>>,
+    pub(crate) gate: Option<Arc<tokio::sync::Semaphore>>,
     /// Told when a batch has come to the gate.
-    pub entered: tokio::sync::Notify,
+    pub(crate) entered: tokio::sync::Notify,
     sessions: mpsc::UnboundedSender<SessionEnds>,
 }
 
@@ -59,7 +54,7 @@ impl std::fmt::Debug for SessionEnds {
 }
 
 /// A pipeline that has nothing to do.
-pub fn idle() -> PipelineLoad {
+pub(crate) fn idle() -> PipelineLoad {
     PipelineLoad {
         pipeline: PipelineId(1),
         paused: false,
@@ -73,7 +68,7 @@ pub fn idle() -> PipelineLoad {
 }
 
 impl FakeGateway {
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<SessionEnds>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<SessionEnds>) {
         let (sessions, opened) = mpsc::unbounded_channel();
         let fake = Self {
             submitted: Mutex::default(),
@@ -119,6 +114,7 @@ impl FakeGateway {
             error: String::new(),
             dead_reason: None,
             params: Some(spec.params.clone()),
+            waiting: Some(Waiting::Behind { ahead: 3 }),
         })
     }
 
@@ -153,11 +149,11 @@ impl FakeGateway {
     }
 }
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub fn id(offset: u64) -> TaskId {
+pub(crate) fn id(offset: u64) -> TaskId {
     ShardId::new(PipelineId(1), Partition(0)).task(Offset(offset))
 }
 
@@ -456,7 +452,7 @@ impl WorkerApi for FakeGateway {
     }
 }
 
-pub fn lease(offset: u64) -> Lease {
+pub(crate) fn lease(offset: u64) -> Lease {
     Lease {
         partition: Partition(0),
         offset: Offset(offset),
@@ -467,67 +463,4 @@ pub fn lease(offset: u64) -> Lease {
         run_until: Timestamp::from_millis(1000),
         spec: TaskSpec::new("{\"n\":1}"),
     }
-}
-
-/// A server on a port of its own with a fake behind it. It ends when it is dropped.
-pub struct Server {
-    pub fake: Arc<FakeGateway>,
-    pub address: String,
-    pub sessions: mpsc::UnboundedReceiver<SessionEnds>,
-    pub stop: tokio_util::sync::CancellationToken,
-    pub running: tokio::task::JoinHandle<Result<(), scheduler_grpc::server::ServeError>>,
-}
-
-impl Server {
-    pub async fn start() -> Self {
-        Self::with(scheduler_grpc::server::GrpcConfig::default(), |_| {}).await
-    }
-
-    pub async fn with(
-        config: scheduler_grpc::server::GrpcConfig,
-        set: impl FnOnce(&mut FakeGateway),
-    ) -> Self {
-        let (mut fake, sessions) = FakeGateway::new();
-        set(&mut fake);
-        let fake = Arc::new(fake);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let stop = tokio_util::sync::CancellationToken::new();
-        let running = tokio::spawn(scheduler_grpc::server::serve(
-            listener,
-            Arc::clone(&fake) as Arc<dyn Gateway>,
-            config,
-            stop.clone().cancelled_owned(),
-        ));
-        Self {
-            fake,
-            address,
-            sessions,
-            stop,
-            running,
-        }
-    }
-
-    pub async fn channel(&self) -> tonic::transport::Channel {
-        tonic::transport::Endpoint::from_shared(self.address.clone())
-            .unwrap()
-            .connect()
-            .await
-            .unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.running.abort();
-    }
-}
-
-/// A request with the key that the fake knows.
-pub fn request<T>(message: T) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
-    request
-        .metadata_mut()
-        .insert("authorization", "Bearer good".parse().unwrap());
-    request
 }
