@@ -183,7 +183,7 @@ struct CountsBody {
     dead: u64,
     /// Cancelled, expired or duplicates since the pipeline was created.
     cancelled: u64,
-    /// Connected workers.
+    /// Sessions of connected workers: in a cluster a worker has one with each node that owns partitions.
     workers: u64,
 }
 
