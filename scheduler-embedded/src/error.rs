@@ -59,7 +59,7 @@ pub enum OpenError {
         problem: String,
     },
     /// The operating system refused something.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}", path.display())]
     Io {
         /// On which file or directory.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The engine could not open its part.
-    #[error("the engine cannot open {}: {source}", path.display())]
+    #[error("the engine cannot open {}", path.display())]
     Engine {
         /// Where.
         path: PathBuf,

@@ -17,7 +17,7 @@ use scheduler_core::task::TaskSpec;
 use utoipa::IntoParams;
 
 use super::pipelines::PipelineParams;
-use super::{located, url_of};
+use super::located;
 use crate::Api;
 use crate::config::HttpConfig;
 use crate::extract::{FromPairs, InPipeline, Pairs, once, read_params, unknown, wait_of};
@@ -70,6 +70,9 @@ struct TaskHeaders {
     #[param(nullable = false)]
     traceparent: Option<String>,
 }
+
+/// As long as the text of an id is, nearly always.
+const ID_LENGTH: usize = 32;
 
 /// A task on its way in.
 #[derive(Debug)]
@@ -165,14 +168,14 @@ pub(crate) async fn submit(State(api): State<Arc<Api>>, submission: Submission) 
         Some(patience) => wait_for(&api, &path, id, patience, draining).await.ok().flatten(),
         None => None,
     };
-    let mut location = url_of(&path);
+    let mut id_text = String::with_capacity(ID_LENGTH);
     // Writing to a string cannot fail.
-    let _ = write!(location, "/tasks/{id}");
+    let _ = write!(id_text, "{id}");
     let response = match ended {
         Some(task) => waited(task),
-        None => accepted(id),
+        None => accepted(&id_text),
     };
-    Ok(located(response, location))
+    Ok(located(response, task_url(&path, &id_text)))
 }
 
 /// An error about the only task of a submission does not number it.
@@ -188,10 +191,15 @@ fn of_one(mut problem: Problem) -> Problem {
     problem
 }
 
-fn accepted(id: TaskId) -> Response {
-    let mut body = String::with_capacity(48);
-    // Writing to a string cannot fail, and an id has nothing that JSON would escape.
-    let _ = write!(body, "{{\"id\":\"{id}\"}}");
+/// Put together in one piece, as long as it will be.
+fn task_url(path: &PipelinePath, id: &str) -> String {
+    let (application, pipeline) = (path.application.as_str(), path.pipeline.as_str());
+    ["/api/applications/", application, "/pipelines/", pipeline, "/tasks/", id].concat()
+}
+
+fn accepted(id: &str) -> Response {
+    // An id has nothing that JSON would escape.
+    let body = ["{\"id\":\"", id, "\"}"].concat();
     (
         StatusCode::ACCEPTED,
         [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
