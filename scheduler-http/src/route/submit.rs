@@ -16,8 +16,8 @@ use scheduler_core::port::gateway::{ApiError, TaskView};
 use scheduler_core::task::TaskSpec;
 use utoipa::IntoParams;
 
-use super::pipelines::PipelineParams;
 use super::located;
+use super::pipelines::PipelineParams;
 use crate::Api;
 use crate::config::HttpConfig;
 use crate::extract::{FromPairs, InPipeline, Pairs, once, read_params, unknown, wait_of};
@@ -194,7 +194,15 @@ fn of_one(mut problem: Problem) -> Problem {
 /// Put together in one piece, as long as it will be.
 fn task_url(path: &PipelinePath, id: &str) -> String {
     let (application, pipeline) = (path.application.as_str(), path.pipeline.as_str());
-    ["/api/applications/", application, "/pipelines/", pipeline, "/tasks/", id].concat()
+    [
+        "/api/applications/",
+        application,
+        "/pipelines/",
+        pipeline,
+        "/tasks/",
+        id,
+    ]
+    .concat()
 }
 
 fn accepted(id: &str) -> Response {
