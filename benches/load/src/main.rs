@@ -99,7 +99,9 @@ async fn main() -> anyhow::Result<()> {
             serde_json::to_string(&outcome)?
         );
         if let (Some(pid), Some(before)) = (arguments.pid, before) {
-            println!("  {}", Cost::of(pid)?.since(before, outcome.count));
+            // What does not count among the figures was work all the same.
+            let tasks = outcome.sent.max(outcome.count);
+            println!("  {}", Cost::of(pid)?.since(before, tasks));
         }
     }
     place.close().await
