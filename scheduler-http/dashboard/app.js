@@ -1,7 +1,7 @@
 // Which page is shown, and when it is asked for again.
 
 import { useKey } from "./api.js";
-import { el, link } from "./dom.js";
+import { el, flat, link } from "./dom.js";
 import { pipeline } from "./pipeline.js";
 import { task } from "./task.js";
 import { applications, pipelines } from "./lists.js";
@@ -10,7 +10,6 @@ const VIEWS = [applications, pipelines, pipeline, task];
 const PAUSE = 2_000;
 
 const at = (id) => document.getElementById(id);
-const flat = (nodes) => [nodes].flat(Infinity).filter((node) => node !== null && node !== undefined && node !== false);
 
 /** The page that is shown; another one makes whatever was asked for it nothing. */
 let page = null;

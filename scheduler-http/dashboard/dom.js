@@ -1,5 +1,8 @@
 // Makes elements. Whatever is shown becomes text, never markup: names and outputs are other people's.
 
+/** What is shown of nested lists in which some things are left out. */
+export const flat = (nodes) => [nodes].flat(Infinity).filter((node) => node !== null && node !== undefined && node !== false);
+
 /** An element with properties (`on…` listens, others are attributes) and children, of which those that are nothing are left out. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -8,7 +11,7 @@ export function el(tag, properties = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== undefined) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...flat(children));
   return element;
 }
 

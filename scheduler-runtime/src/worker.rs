@@ -1,6 +1,5 @@
 //! A worker in the same process, for services that embed the scheduler.
 
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use scheduler_core::port::gateway::{
     ApiError, CommandSink, HeldLease, Lease, Report, WorkerApi as _, WorkerCommand, WorkerEvent, WorkerHello,
 };
 
+use crate::actor::text_of;
 use crate::node::Node;
 
 /// How an attempt in this process failed.
@@ -73,8 +73,8 @@ impl Node {
     /// Works on tasks of a pipeline in this process, `concurrency` at a time, until the node shuts down or the pipeline is deleted.
     ///
     /// The handler gets a task's params and answers its output. If it panics, the attempt has failed and may be tried again. It is not
-    /// interrupted: a task that is cancelled while it runs ends with its handler. All of them share the task that calls this, so a handler must not block. For workers in processes of their own
-    /// there is the SDK.
+    /// interrupted: a task that is cancelled while it runs ends with its handler. All of them share the task that calls this, so a handler
+    /// must not block. For workers in processes of their own there is the SDK.
     pub async fn work<F, H>(&self, path: &PipelinePath, concurrency: u32, handler: H) -> Result<(), ApiError>
     where
         H: Fn(Bytes) -> F,
@@ -93,7 +93,7 @@ impl Node {
                 Ok(Err(Failure::Retryable(error))) => AttemptOutcome::Failed { error },
                 Ok(Err(Failure::Permanent(error))) => AttemptOutcome::Rejected { error },
                 Err(panic) => AttemptOutcome::Failed {
-                    error: text_of(&*panic),
+                    error: format!("panicked: {}", text_of(&*panic)),
                 },
             };
             Report { lease, outcome }
@@ -147,13 +147,6 @@ impl Node {
             };
         }
     }
-}
-
-/// What a handler said when it panicked.
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
 }
 
 /// Says something in a session; answers whether the session is over.

@@ -116,10 +116,12 @@ fn located(mut response: Response, location: String) -> Response {
     response
 }
 
-/// The path of a pipeline.
-fn url_of(path: &PipelinePath) -> String {
-    format!(
-        "/api/applications/{}/pipelines/{}",
-        path.application, path.pipeline
-    )
+/// The path of a pipeline, and of what is `below` it: put together in one piece, as long as it will be.
+fn url_of(path: &PipelinePath, below: &[&str]) -> String {
+    let (application, pipeline) = (path.application.as_str(), path.pipeline.as_str());
+    let parts = ["/api/applications/", application, "/pipelines/", pipeline];
+    let length = parts.iter().chain(below).map(|part| part.len()).sum();
+    let mut url = String::with_capacity(length);
+    url.extend(parts.iter().chain(below).copied());
+    url
 }

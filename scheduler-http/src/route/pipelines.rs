@@ -108,7 +108,7 @@ pub(crate) async fn create(
         .create_pipeline(&target.caller, &target.application, new.into_new()?)
         .await
         .map_err(policy::of_request)?;
-    let location = url_of(&view.pipeline.path);
+    let location = url_of(&view.pipeline.path, &[]);
     let body = Json(PipelineBody::from(view));
     Ok(located((StatusCode::CREATED, body).into_response(), location))
 }

@@ -16,8 +16,8 @@ use scheduler_core::port::gateway::{ApiError, TaskView};
 use scheduler_core::task::TaskSpec;
 use utoipa::IntoParams;
 
-use super::located;
 use super::pipelines::PipelineParams;
+use super::{located, url_of};
 use crate::Api;
 use crate::config::HttpConfig;
 use crate::extract::{FromPairs, InPipeline, Pairs, once, read_params, unknown, wait_of};
@@ -175,7 +175,7 @@ pub(crate) async fn submit(State(api): State<Arc<Api>>, submission: Submission) 
         Some(task) => waited(task),
         None => accepted(&id_text),
     };
-    Ok(located(response, task_url(&path, &id_text)))
+    Ok(located(response, url_of(&path, &["/tasks/", &id_text])))
 }
 
 /// An error about the only task of a submission does not number it.
@@ -189,20 +189,6 @@ fn of_one(mut problem: Problem) -> Problem {
         problem.field = Some(if rest.is_empty() { "body" } else { rest }.to_owned().into());
     }
     problem
-}
-
-/// Put together in one piece, as long as it will be.
-fn task_url(path: &PipelinePath, id: &str) -> String {
-    let (application, pipeline) = (path.application.as_str(), path.pipeline.as_str());
-    [
-        "/api/applications/",
-        application,
-        "/pipelines/",
-        pipeline,
-        "/tasks/",
-        id,
-    ]
-    .concat()
 }
 
 fn accepted(id: &str) -> Response {

@@ -56,6 +56,7 @@ pub(crate) use self::outbox::{Events, Outbox, Teller};
 use self::record::Recorder;
 use self::sessions::{Polling, Telling};
 use self::shell::{Asker, Crew, Released};
+pub(crate) use self::supervise::text_of;
 use self::supervise::{Crashes, Inbox};
 pub(crate) use self::watch::Watched;
 use self::watch::Watchers;

@@ -20,7 +20,7 @@ pub enum Waiting {
         /// How many.
         ahead: u64,
     },
-    /// The window of its shard is full: it has not been read from the log.
+    /// It has not been read from the log: the window of its shard is full, or it has only just come.
     InLog {
         /// How many records before it have not been read either.
         ahead: u64,
@@ -70,7 +70,7 @@ impl fmt::Display for Waiting {
             }
             Self::Behind { ahead } => write!(f, "{ahead} tasks of its shard are before it"),
             Self::InLog { ahead } => {
-                write!(f, "the shard's window is full; {ahead} tasks before it are still in the log")
+                write!(f, "its shard has not read it yet, nor {ahead} before it, for want of room unless it has only just come")
             }
             Self::InStore => f.write_str("it is in the store until its shard has room for it"),
             Self::PastOwner => f.write_str(
